@@ -1,0 +1,79 @@
+"""The seam to every upstream: one verb, and what a backend declares of itself.
+
+Knows nothing of routing, money or the client's dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from backends.types import ChatRequest, StreamEvent
+
+EventBatches: TypeAlias = AsyncIterator[Sequence[StreamEvent]]
+"""The events of a stream, in order, grouped by what arrived in one read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an endpoint of this kind can honor, before configuration narrows it."""
+
+    fields: frozenset[str] | None
+    """Request fields and part types honored; None means every known one."""
+
+    caps_output: bool = False
+    """It never generates past its own window, so no output limit has to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """What ``build`` of an adapter gets: one endpoint's settings, secrets resolved.
+
+    ``api_key`` is a function so that the secret is in no repr, and can rotate later.
+    """
+
+    kind: str
+    model: str
+    """The upstream's name of the model."""
+
+    base_url: str = ""
+    socket_path: str = ""
+    api_key: Callable[[], str | None] = lambda: None
+    connect_ms: int = 3000
+    options_key: str = ""
+    """The slug under which callers send vendor-specific fields to this endpoint."""
+
+    script: Mapping[str, Any] = field(default_factory=dict)
+    """Only for ``fake``."""
+
+
+class Backend(Protocol):
+    """One endpoint's upstream.
+
+    Laws of the stream, proved for every backend by ``tests/contracts/backend_contract.py``:
+    one ``ResponseStart`` first; one ``Finish`` last, or a ``BackendError`` raised from the
+    iteration; an end without a finish reason is ``StreamTruncated``; leaving the context
+    closes the upstream at once.
+    """
+
+    capabilities: Capabilities
+
+    def stream(
+        self, request: ChatRequest, *, deadline: float
+    ) -> AbstractAsyncContextManager[EventBatches]:
+        """Ask the upstream; entering the context means that it accepted the request.
+
+        Args:
+            request: what to ask, with ``output_bound`` set for this attempt.
+            deadline: the event loop's time by which everything must be over, seconds.
+
+        Raises:
+            BackendError: refused, unreachable, or (from the iteration) broken off.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close pooled connections. No stream may be open."""
+        ...

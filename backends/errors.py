@@ -1,0 +1,180 @@
+"""What can go wrong at an upstream, and what that means for the attempt.
+
+::
+
+    BackendError                     something went wrong at one endpoint
+    |- RequestRejected               400, 413, 422: the request is at fault; ends it
+    |  |- ContextLengthExceeded      moves on to an endpoint with no smaller window
+    |  `- ContentFiltered            a policy refused the content; ends it
+    |- EndpointRejected              401, 402, 403, 404 ...: opens the breaker, moves on
+    |- RateLimited                   429: again here if the wait is short, else moves on
+    |- UpstreamFailed                408, 409, 425, 5xx: again here, then moves on
+    |- ConnectionFailed              refused, reset, TLS: again here, then moves on
+    |- DeadlineExceeded              silence (first token, stall): never again here
+    `- StreamBroken                  the answer did not end as an answer must
+       |- StreamTruncated            no finish reason, or no clean end
+       |- EmptyAnswer                a clean stop without any output
+       `- ProtocolError              over a bound, or not the wire it claims to be
+
+Design decision 10 fixes the reactions; ``classify`` is the only place that reads statuses.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
+
+RETRYABLE_STATUSES = frozenset({408, 409, 425})
+REJECTED_STATUSES = frozenset({400, 413, 422})
+
+_CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+_FILTER_CODES = frozenset({"content_policy_violation", "content_filter", "moderation_blocked"})
+
+
+class BackendError(Exception):
+    """An attempt at one endpoint failed.
+
+    Attributes:
+        status: the HTTP status a client should see if this is the last word.
+        error_type: OpenRouter's name of the kind, for ``error.metadata.error_type``.
+        upstream_status: the status the upstream sent, or None if it sent none.
+        upstream_code: the upstream's own error code, or None.
+        retry_after_s: how long the upstream asked to wait, seconds, or None.
+        retry_here: another try at the same endpoint may help.
+        move_on: another endpoint may do it.
+    """
+
+    status = 502
+    error_type = "provider_unavailable"
+    retry_here = False
+    move_on = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        upstream_status: int | None = None,
+        upstream_code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Keep what the upstream said; ``message`` is shown to the client."""
+        super().__init__(message)
+        self.message = message
+        self.upstream_status = upstream_status
+        self.upstream_code = upstream_code
+        self.retry_after_s = retry_after_s
+
+
+class RequestRejected(BackendError):
+    """The upstream says that the request itself is wrong; no other endpoint is asked."""
+
+    status = 400
+    error_type = "invalid_request"
+    move_on = False
+
+
+class ContextLengthExceeded(RequestRejected):
+    """The prompt or the output limit does not fit the upstream's window."""
+
+    error_type = "context_length_exceeded"
+    move_on = True
+
+
+class ContentFiltered(RequestRejected):
+    """A content policy refused the request. Asking elsewhere would be a way around it."""
+
+    error_type = "content_policy_violation"
+
+
+class EndpointRejected(BackendError):
+    """The upstream refuses our credential, plan, or address: nothing wrong with the request."""
+
+
+class RateLimited(BackendError):
+    """The upstream's own rate limit."""
+
+    status = 429
+    error_type = "rate_limit_exceeded"
+    retry_here = True
+
+
+class UpstreamFailed(BackendError):
+    """The upstream answered that it failed."""
+
+    retry_here = True
+
+
+class ConnectionFailed(BackendError):
+    """No connection, or it broke before the first byte of an answer."""
+
+    retry_here = True
+
+
+class DeadlineExceeded(BackendError):
+    """The upstream stayed silent too long. Silence is never tried again at the same place."""
+
+    status = 504
+    error_type = "timeout"
+
+    def __init__(self, message: str, *, phase: Phase) -> None:
+        """``phase`` says which of the deadlines passed."""
+        super().__init__(message)
+        self.phase = phase
+
+
+class StreamBroken(BackendError):
+    """An accepted answer did not end as an answer must."""
+
+    retry_here = True
+
+
+class StreamTruncated(StreamBroken):
+    """The stream ended without a finish reason or broke off."""
+
+
+class EmptyAnswer(StreamBroken):
+    """A clean ``stop`` with no output token, on a request without ``stop``."""
+
+
+class ProtocolError(StreamBroken):
+    """The upstream passed a bound or does not speak the wire it claims to speak."""
+
+    retry_here = False
+
+
+def classify(
+    status: int,
+    message: str,
+    *,
+    code: str | None = None,
+    retry_after_s: float | None = None,
+) -> BackendError:
+    """Return the error that an upstream's HTTP status and error code stand for.
+
+    Args:
+        status: the upstream's HTTP status, 400 or above.
+        message: the upstream's words, shown to the client.
+        code: the upstream's error code, if any.
+        retry_after_s: the Retry-After it sent, in seconds.
+    """
+    kind: type[BackendError]
+    if code in _CONTEXT_CODES:
+        kind = ContextLengthExceeded
+    elif code in _FILTER_CODES:
+        kind = ContentFiltered
+    elif status in REJECTED_STATUSES:
+        kind = ContextLengthExceeded if _speaks_of_context(message) else RequestRejected
+    elif status == 429:
+        kind = RateLimited
+    elif status in RETRYABLE_STATUSES or status >= 500:
+        kind = UpstreamFailed
+    else:
+        kind = EndpointRejected
+    return kind(message, upstream_status=status, upstream_code=code, retry_after_s=retry_after_s)
+
+
+def _speaks_of_context(message: str) -> bool:
+    """VLLM and older servers give no code, only a sentence about the context length."""
+    text = message.lower()
+    return "context length" in text or "context window" in text

@@ -1,0 +1,75 @@
+"""The built-in engine: another process, asked over its Unix socket like any OpenAI URL.
+
+The engine reports its running token counts with every chunk, so what a cut answer
+delivered is counted exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import msgspec
+
+from backends.base import BackendConfig, Capabilities, EventBatches
+from backends.openai_stream import events_of
+from backends.transport import Post, Transport
+from backends.types import ChatRequest
+from backends.wire.openai_request import encode_request
+
+_FIELDS = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "stop",
+    }
+)
+
+
+def build(config: BackendConfig) -> LocalBackend:
+    """Build a backend for the engine behind ``socket_path``.
+
+    Raises:
+        ValueError: there is no socket path.
+    """
+    if not config.socket_path:
+        raise ValueError("backend 'local' has no engine socket; start it with 'tollway serve'")
+    return LocalBackend(config)
+
+
+class LocalBackend:
+    """One model in one engine process."""
+
+    capabilities = Capabilities(fields=_FIELDS, caps_output=True)
+
+    def __init__(self, config: BackendConfig) -> None:
+        """Prepare; nothing connects yet."""
+        self._model = config.model
+        self._transport = Transport(dataclasses.replace(config, base_url="http://engine/v1"))
+
+    @asynccontextmanager
+    async def stream(self, request: ChatRequest, *, deadline: float) -> AsyncIterator[EventBatches]:
+        """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
+        body = encode_request(request, model=self._model)
+        body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
+        headers = {
+            "Content-Type": "application/json",
+            "X-Request-Id": request.request_id,
+            "X-Tollway-Account": request.account,
+            "X-Tollway-Deadline-Ms": str(int(left_s * 1000)),
+        }
+        call = Post("/chat/completions", headers, msgspec.json.encode(body))
+        async with self._transport.post(call) as chunks, aclosing(events_of(chunks)) as events:
+            yield events
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        await self._transport.aclose()

@@ -1,0 +1,177 @@
+"""How bytes travel to HTTP upstreams: the one module that touches the client library.
+
+httpx is the seam (design decision 3). Every failure of it, while connecting and while
+reading, becomes one of our errors in one place, so a late break has the same type as an
+early one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
+import msgspec
+
+from backends.base import BackendConfig
+from backends.errors import (
+    BackendError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    ProtocolError,
+    StreamTruncated,
+    classify,
+)
+
+MAX_ERROR_BODY_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_CONNECTIONS = 20_000
+KEEPALIVE_CONNECTIONS = 200
+KEEPALIVE_EXPIRY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One request to an upstream: path below the base URL, headers, body."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport:
+    """Pooled connections to one upstream, over TCP, TLS or a Unix socket."""
+
+    def __init__(self, config: BackendConfig) -> None:
+        """Prepare the pool; nothing connects before the first request."""
+        limits = httpx.Limits(
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=KEEPALIVE_CONNECTIONS,
+            keepalive_expiry=KEEPALIVE_EXPIRY_S,
+        )
+        # Deadlines on silence are the dispatcher's; here only connecting is bounded.
+        timeout = httpx.Timeout(None, connect=config.connect_ms / 1000)
+        self._base_url = config.base_url.rstrip("/")
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                limits=limits, uds=config.socket_path or None, retries=0
+            ),
+            timeout=timeout,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    @asynccontextmanager
+    async def post(self, call: Post) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send ``call``; entering means a 2xx status, the value is the body as it arrives.
+
+        Raises:
+            BackendError: the upstream refused, could not be reached, or broke off.
+        """
+        request = self._client.build_request(
+            "POST", self._base_url + call.path, headers=dict(call.headers), content=call.body
+        )
+        with mapped_errors(started=False):
+            response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code >= 300:
+                raise await _refusal(response)
+            async with aclosing(_body(response)) as body:
+                yield body
+        finally:
+            await response.aclose()
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        await self._client.aclose()
+
+
+async def _body(response: httpx.Response) -> AsyncGenerator[bytes]:
+    size = 0
+    with mapped_errors(started=True):
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise ProtocolError(f"the upstream's answer passed {MAX_ANSWER_BYTES} bytes")
+            yield chunk
+
+
+@contextmanager
+def mapped_errors(*, started: bool) -> Iterator[None]:
+    """Turn the client library's errors into ours.
+
+    Args:
+        started: whether an accepted answer is being read (then a break truncates it).
+    """
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise DeadlineExceeded("no connection to the upstream in time", phase="connect") from error
+    except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.ProxyError) as error:
+        raise ConnectionFailed(f"no connection to the upstream: {error}") from error
+    except httpx.DecodingError as error:
+        raise ProtocolError(f"the upstream's body cannot be decoded: {error}") from error
+    except (httpx.TransportError, httpx.StreamError) as error:
+        words = str(error) or type(error).__name__
+        if started:
+            raise StreamTruncated(f"the upstream broke off its answer: {words}") from error
+        raise ConnectionFailed(f"the upstream closed the connection: {words}") from error
+    except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
+        raise ProtocolError(f"the upstream cannot be asked: {error}") from error
+
+
+async def _refusal(response: httpx.Response) -> BackendError:
+    """Read a bounded piece of an error body and say what it stands for."""
+    body = b""
+    with mapped_errors(started=False):
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_ERROR_BODY_BYTES:
+                break
+    message, code = read_error(body[:MAX_ERROR_BODY_BYTES])
+    if not message:
+        message = f"the upstream answered {response.status_code} {response.reason_phrase}"
+    # A redirect would carry our key to another address: it is refused like a wrong address.
+    return classify(
+        response.status_code,
+        message,
+        code=code,
+        retry_after_s=retry_after_s(response.headers.get("retry-after")),
+    )
+
+
+def read_error(body: bytes) -> tuple[str, str | None]:
+    """Find message and code in an OpenAI-like error body; ("", None) if there is none."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body.decode("utf-8", "replace").strip()[:500], None
+    return error_words(document.get("error", document) if isinstance(document, dict) else document)
+
+
+def error_words(error: object) -> tuple[str, str | None]:
+    """Return message and code of a decoded error object, whatever its shape."""
+    if isinstance(error, str):
+        return error, None
+    if not isinstance(error, dict):
+        return "", None
+    message = error.get("message") or error.get("detail") or ""
+    code = error.get("code")
+    return str(message)[:2000], str(code) if code is not None else None
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Read a Retry-After header (RFC 9110 10.2.3: seconds or a date); None if unreadable."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,280 @@
+"""Checks of single request fields: each says what is wrong, where, and what to write.
+
+A check takes a path and a value and raises ``InvalidRequest`` or returns None.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+Check: TypeAlias = Callable[[str, Any], None]
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+PARTS = ("text", "image_url", "input_audio", "video_url", "file", "refusal")
+MAX_STOPS = 4
+MAX_NAME_CHARS = 256
+MAX_DEPTH = 64
+"""Nesting of a body. Deeper is no chat request, and costs recursion everywhere after."""
+MAX_NODES = 100_000
+
+
+class InvalidRequest(ValueError):
+    """The client's request is wrong.
+
+    Attributes:
+        message: what is wrong and what to write instead.
+        param: the path of the field, or None when it is the whole body.
+        code: a short machine-readable kind.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+        """Say what is wrong at ``param``."""
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+def number(low: float, high: float) -> Check:
+    """Return a check for a finite number in [low, high]."""
+
+    def check(path: str, value: Any) -> None:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not real or not math.isfinite(value) or not low <= value <= high:
+            raise InvalidRequest(f"{path!r} must be a number from {low} to {high}", path)
+
+    return check
+
+
+def integer(low: int, high: int | None = None) -> Check:
+    """Return a check for a whole number of at least ``low`` (and at most ``high``)."""
+    words = f"of at least {low}" if high is None else f"from {low} to {high}"
+
+    def check(path: str, value: Any) -> None:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
+            raise InvalidRequest(f"{path!r} must be a whole number {words}", path)
+
+    return check
+
+
+def one_of(*words: str) -> Check:
+    """Return a check for one of a few words."""
+
+    def check(path: str, value: Any) -> None:
+        if value not in words:
+            raise InvalidRequest(f"{path!r} must be one of {', '.join(words)}", path)
+
+    return check
+
+
+def list_of(item: Check) -> Check:
+    """Return a check for a list whose items pass ``item``."""
+
+    def check(path: str, value: Any) -> None:
+        if not isinstance(value, list):
+            raise InvalidRequest(f"{path!r} must be a list", path)
+        for position, entry in enumerate(value):
+            item(f"{path}[{position}]", entry)
+
+    return check
+
+
+def empty(why: str) -> Check:
+    """Return a check for a list that must be empty here, with the reason."""
+
+    def check(path: str, value: Any) -> None:
+        if value != []:
+            raise InvalidRequest(f"{path!r} must be empty: {why}", path, "unsupported")
+
+    return check
+
+
+def boolean(path: str, value: Any) -> None:
+    """Check for true or false."""
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{path!r} must be true or false", path)
+
+
+def text(path: str, value: Any) -> None:
+    """Check for a string."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{path!r} must be a string", path)
+
+
+def mapping(path: str, value: Any) -> None:
+    """Check for an object."""
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{path!r} must be an object", path)
+
+
+def text_or_object(path: str, value: Any) -> None:
+    """Check for a string or an object, as ``tool_choice`` is."""
+    if not isinstance(value, str | dict):
+        raise InvalidRequest(f"{path!r} must be a string or an object", path)
+
+
+def typed_object(path: str, value: Any) -> None:
+    """Check for an object with a string ``type``."""
+    mapping(path, value)
+    if not isinstance(value.get("type"), str):
+        raise InvalidRequest(f"'{path}.type' must be a string", f"{path}.type")
+
+
+def model_name(path: str, value: Any) -> None:
+    """Check for a model's name."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_CHARS:
+        raise InvalidRequest(f"{path!r} must be a model's name; see GET /v1/models", path)
+
+
+def model_names(path: str, value: Any) -> None:
+    """Check for a list of model names."""
+    list_of(model_name)(path, value)
+
+
+def usage_options(path: str, value: Any) -> None:
+    """Check the legacy ``usage`` object; usage is always sent, so ``include`` has no effect."""
+    mapping(path, value)
+    for name, flag in value.items():
+        if name != "include":
+            raise InvalidRequest(f"unknown field '{path}.{name}'; 'include' is known", path)
+        boolean(f"{path}.{name}", flag)
+
+
+def stop_texts(path: str, value: Any) -> None:
+    """Check for one stop text or a few."""
+    if isinstance(value, str) and value:
+        return
+    if not isinstance(value, list) or len(value) > MAX_STOPS:
+        raise InvalidRequest(
+            f"{path!r} must be a text or a list of at most {MAX_STOPS} texts", path
+        )
+    for position, entry in enumerate(value):
+        if not isinstance(entry, str) or not entry:
+            where = f"{path}[{position}]"
+            raise InvalidRequest(f"{where!r} must be a string that is not empty", where)
+
+
+def biases(path: str, value: Any) -> None:
+    """Check ``logit_bias``: token ids (as strings) to numbers from -100 to 100."""
+    mapping(path, value)
+    for token, bias in value.items():
+        where = f"{path}.{token}"
+        if not token.isdecimal():
+            raise InvalidRequest(f"{where!r}: the key must be a token id", where)
+        number(-100, 100)(where, bias)
+
+
+def tools(path: str, value: Any) -> None:
+    """Check for a list of tools, each with a ``type``; function tools with a name."""
+    list_of(typed_object)(path, value)
+    for position, tool in enumerate(value):
+        function = tool.get("function")
+        if tool["type"] == "function" and not (
+            isinstance(function, dict) and isinstance(function.get("name"), str)
+        ):
+            where = f"{path}[{position}].function.name"
+            raise InvalidRequest(f"{where!r} must be the function's name", where)
+
+
+def messages(path: str, value: Any) -> None:
+    """Check for a list of messages with known roles and parts."""
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(f"{path!r} must be a list with at least one message", path)
+    for position, entry in enumerate(value):
+        _message(f"{path}[{position}]", entry)
+
+
+def _message(path: str, value: Any) -> None:
+    mapping(path, value)
+    role = value.get("role")
+    if role not in ROLES:
+        raise InvalidRequest(f"'{path}.role' must be one of {', '.join(ROLES)}", f"{path}.role")
+    if role == "tool" and not isinstance(value.get("tool_call_id"), str):
+        where = f"{path}.tool_call_id"
+        raise InvalidRequest(f"{where!r} must be the id of the tool call it answers", where)
+    calls = value.get("tool_calls")
+    if calls is not None:
+        list_of(mapping)(f"{path}.tool_calls", calls)
+    content = value.get("content")
+    if isinstance(content, str) or (content is None and role == "assistant"):
+        return
+    where = f"{path}.content"
+    if not isinstance(content, list) or not content:
+        raise InvalidRequest(f"{where!r} must be a string or a list of parts", where)
+    for position, part in enumerate(content):
+        _part(f"{where}[{position}]", part)
+
+
+def _part(path: str, value: Any) -> None:
+    mapping(path, value)
+    kind = value.get("type")
+    if kind not in PARTS:
+        raise InvalidRequest(f"'{path}.type' must be one of {', '.join(PARTS)}", f"{path}.type")
+    if kind in ("text", "refusal"):
+        text(f"{path}.{kind}", value.get(kind))
+    elif not isinstance(value.get(kind), dict):
+        raise InvalidRequest(f"'{path}.{kind}' must be an object", f"{path}.{kind}")
+
+
+def vendor_fields(path: str, fields: Mapping[str, Any], *, known: Iterable[str]) -> None:
+    """Check that vendor options cannot set what the gateway itself checks and prices."""
+    clash = sorted(set(fields) & set(known))
+    if clash:
+        where = f"{path}.{clash[0]}"
+        raise InvalidRequest(f"{where!r}: send {clash[0]!r} at the top level instead", where)
+
+
+class Media:
+    """Counts what messages carry besides text."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self.images = 0
+        self.bytes = 0
+        self.kinds: set[str] = set()
+
+    def count(self, message: Mapping[str, Any]) -> None:
+        """Add one checked message."""
+        content = message.get("content")
+        if not isinstance(content, list):
+            return
+        for part in content:
+            kind = part["type"]
+            if kind in ("text", "refusal"):
+                continue
+            self.kinds.add(kind)
+            self.images += kind == "image_url"
+            self.bytes += sum(len(v) for v in part[kind].values() if isinstance(v, str))
+
+
+def nesting(document: Any) -> None:
+    """Check that a decoded document is neither deeper nor larger than any chat request.
+
+    It walks level by level instead of recursing, so a hostile body costs a bounded time.
+    """
+    level: list[Any] = [document]
+    seen = 0
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                below.extend(value for value in node.values() if isinstance(value, dict | list))
+            else:
+                below.extend(value for value in node if isinstance(value, dict | list))
+        seen += len(below)
+        if seen > MAX_NODES:
+            raise InvalidRequest(f"the body holds more than {MAX_NODES} objects and lists")
+        if not below:
+            return
+        level = below
+    raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} levels deep; flatten it")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""

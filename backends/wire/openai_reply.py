@@ -1,0 +1,181 @@
+"""OpenAI Chat Completions answers, as our clients get them: events in, bytes out.
+
+The shape is OpenRouter's (its SDKs validate strictly): role and content on every delta,
+``provider`` and ``native_finish_reason``, ``usage`` with ``cost`` always, and one closing
+chunk that carries finish reason and usage together (design decision 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
+
+import msgspec
+
+from backends.collect import ChatAnswer, Choice
+from backends.types import (
+    AnswerHead,
+    ChoiceEnd,
+    Cost,
+    Delta,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+DONE = b"data: [DONE]\n\n"
+COMMENT = b": tollway\n\n"
+"""A comment holds proxies and clients back from giving up; parsers skip it."""
+
+_NANODOLLARS = 10**9
+_encode = msgspec.json.encode
+
+
+def usd(nanodollars: int) -> msgspec.Raw:
+    """Write nano-dollars as a JSON number in dollars, exactly, without a float."""
+    sign = "-" if nanodollars < 0 else ""
+    whole, rest = divmod(abs(nanodollars), _NANODOLLARS)
+    digits = f"{rest:09d}".rstrip("0")
+    return msgspec.Raw(f"{sign}{whole}{'.' if digits else ''}{digits}".encode())
+
+
+def usage_body(usage: Usage, cost: Cost) -> dict[str, Any]:
+    """Return the ``usage`` object. Kinds that nobody reported are left out, not zero."""
+    body: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+    prompt = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    if details := {name: count for name, count in prompt.items() if count is not None}:
+        body["prompt_tokens_details"] = details
+    if usage.reasoning_tokens is not None:
+        body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    body["cost"] = usd(cost.charge_nanodollars)
+    body["is_byok"] = False
+    body["cost_details"] = {
+        "upstream_inference_cost": usd(cost.upstream_nanodollars),
+        "upstream_inference_prompt_cost": usd(cost.upstream_prompt_nanodollars),
+        "upstream_inference_completions_cost": usd(cost.upstream_completion_nanodollars),
+    }
+    return body
+
+
+class ChunkEncoder:
+    """Writes one answer as server-sent events."""
+
+    __slots__ = ("_head", "_prefix")
+
+    def __init__(self, head: AnswerHead) -> None:
+        """Prepare what every chunk repeats."""
+        self._head = _head_fields(head, "chat.completion.chunk")
+        self._prefix = b"data: " + _encode(self._head)[:-1] + b',"choices":['
+
+    def delta(self, event: Delta) -> bytes:
+        """Return the chunk of one content event."""
+        logprobs = event.logprobs if isinstance(event, TextDelta) else None
+        choice = {
+            "index": event.index,
+            "delta": _delta_body(event),
+            "finish_reason": None,
+            "native_finish_reason": None,
+            "logprobs": logprobs,
+        }
+        return self._prefix + _encode(choice) + b"]}\n\n"
+
+    def finish(self, ends: Sequence[ChoiceEnd], usage: Mapping[str, Any]) -> bytes:
+        """Return the closing chunk and the stream's end marker."""
+        choices = [
+            {
+                "index": end.index,
+                "delta": {"role": "assistant", "content": ""},
+                "finish_reason": end.reason,
+                "native_finish_reason": end.raw_reason,
+                "logprobs": None,
+            }
+            for end in ends
+        ]
+        return self._chunk({"choices": choices, "usage": usage}) + DONE
+
+    def error(self, error: Mapping[str, Any], usage: Mapping[str, Any] | None) -> bytes:
+        """Return the chunk that ends a stream which failed. No end marker follows it."""
+        choice = {
+            "index": 0,
+            "delta": {"role": "assistant", "content": ""},
+            "finish_reason": "error",
+            "native_finish_reason": None,
+            "logprobs": None,
+        }
+        rest: dict[str, Any] = {"error": error, "choices": [choice]}
+        return self._chunk(rest if usage is None else rest | {"usage": usage})
+
+    def _chunk(self, rest: Mapping[str, Any]) -> bytes:
+        return b"data: " + _encode({**self._head, **rest}) + b"\n\n"
+
+
+def encode_answer(head: AnswerHead, answer: ChatAnswer, usage: Mapping[str, Any]) -> bytes:
+    """Return the body of a whole answer."""
+    choices = [_choice_body(choice) for choice in answer.choices]
+    body = _head_fields(head, "chat.completion")
+    return _encode({**body, "system_fingerprint": None, "choices": choices, "usage": usage})
+
+
+def _head_fields(head: AnswerHead, kind: str) -> dict[str, Any]:
+    return {
+        "id": head.id,
+        "object": kind,
+        "created": head.created_s,
+        "model": head.model,
+        "provider": head.provider,
+    }
+
+
+def _delta_body(event: Delta) -> dict[str, Any]:
+    match event:
+        case TextDelta():
+            return {"role": "assistant", "content": event.text}
+        case ReasoningDelta():
+            body: dict[str, Any] = {"role": "assistant", "content": "", "reasoning": event.text}
+            return body if event.details is None else body | {"reasoning_details": event.details}
+        case RefusalDelta():
+            return {"role": "assistant", "content": "", "refusal": event.text}
+        case ToolCallDelta():
+            function: dict[str, Any] = {"arguments": event.arguments}
+            if event.name is not None:
+                function["name"] = event.name
+            call: dict[str, Any] = {"index": event.call_index, "type": "function"}
+            if event.id is not None:
+                call["id"] = event.id
+            call["function"] = function
+            return {"role": "assistant", "content": None, "tool_calls": [call]}
+        case _:
+            assert_never(event)
+
+
+def _choice_body(choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if choice.calls and not choice.text else choice.text,
+        "refusal": choice.refusal or None,
+        "reasoning": choice.reasoning or None,
+    }
+    if choice.details:
+        message["reasoning_details"] = choice.details
+    if choice.calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in choice.calls
+        ]
+    return {
+        "index": choice.index,
+        "message": message,
+        "finish_reason": choice.reason,
+        "native_finish_reason": choice.raw_reason,
+        "logprobs": {"content": choice.logprobs} if choice.logprobs else None,
+    }

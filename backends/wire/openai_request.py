@@ -1,0 +1,241 @@
+"""OpenAI Chat Completions requests: a client's body in, an upstream's body out.
+
+Every known field is honored or refused by name (design decision 6). The known fields are
+those of OpenRouter's chat route (its SDK, 2026-10) and three of vLLM's sampling extras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from backends.types import ChatRequest, OutputField, ProviderPreferences
+from backends.wire import checks
+from backends.wire.checks import InvalidRequest
+
+_SAMPLING: dict[str, Callable[[str, Any], Any]] = {
+    "temperature": checks.number(0, 2),
+    "top_p": checks.number(0, 1),
+    "top_k": checks.integer(-1),
+    "top_a": checks.number(0, 1),
+    "min_p": checks.number(0, 1),
+    "frequency_penalty": checks.number(-2, 2),
+    "presence_penalty": checks.number(-2, 2),
+    "repetition_penalty": checks.number(0, 2),
+    "logit_bias": checks.biases,
+    "logprobs": checks.boolean,
+    "top_logprobs": checks.integer(0, 20),
+    "seed": checks.integer(-(2**63), 2**63 - 1),
+    "stop": checks.stop_texts,
+    "n": checks.integer(1, 128),
+    "min_tokens": checks.integer(0),
+    "ignore_eos": checks.boolean,
+    "stop_token_ids": checks.list_of(checks.integer(0)),
+    "max_tokens": checks.integer(1),
+    "max_completion_tokens": checks.integer(1),
+}
+_FEATURES: dict[str, Callable[[str, Any], Any]] = {
+    "response_format": checks.typed_object,
+    "tools": checks.tools,
+    "tool_choice": checks.text_or_object,
+    "parallel_tool_calls": checks.boolean,
+    "reasoning": checks.mapping,
+    "reasoning_effort": checks.one_of("max", "xhigh", "high", "medium", "low", "minimal", "none"),
+    "verbosity": checks.text,
+    "modalities": checks.list_of(checks.one_of("text", "image", "audio")),
+    "image_config": checks.mapping,
+    "prediction": checks.mapping,
+    "prompt_cache_key": checks.text,
+    "prompt_cache_options": checks.mapping,
+    "cache_control": checks.mapping,
+    "service_tier": checks.text,
+}
+_TO_UPSTREAM = _SAMPLING | _FEATURES
+_OUTPUT_FIELDS: tuple[OutputField, ...] = ("max_completion_tokens", "max_tokens")
+
+_NOT_SENT: dict[str, Callable[[str, Any], Any]] = {
+    "stream": checks.boolean,
+    "stream_options": checks.mapping,
+    "usage": checks.usage_options,
+    "route": checks.text,
+    "user": checks.text,
+    "metadata": checks.mapping,
+    "trace": checks.mapping,
+    "transforms": checks.empty("prompts are never rewritten here"),
+    "plugins": checks.empty("plugins are not offered here"),
+    "model": checks.model_name,
+    "models": checks.model_names,
+    "messages": checks.messages,
+    "provider": checks.mapping,
+}
+"""Accepted, and by design kept from the upstream (or sent in another form)."""
+
+_LATER = {
+    "session_id": "sticky sessions are not offered yet",
+    "debug": "debug output is not offered",
+    "stop_server_tools_when": "server tools are not offered",
+    "deferred_tools": "server tools are not offered",
+}
+
+_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
+    "temperature": (1,),
+    "top_p": (1,),
+    "top_k": (0, -1),
+    "top_a": (0,),
+    "min_p": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "stop": ([],),
+    "n": (1,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "stop_token_ids": ([],),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True,),
+    "reasoning": ({},),
+    "verbosity": ("medium",),
+    "modalities": (["text"], []),
+    "service_tier": ("auto", "default"),
+}
+"""A field with one of these values counts as absent when endpoints are chosen."""
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """A client's body, understood."""
+
+    request: ChatRequest
+    stream: bool
+
+
+def decode_request(body: bytes) -> Decoded:
+    """Read and check one chat request.
+
+    Raises:
+        InvalidRequest: what is wrong, where, and what to write instead.
+    """
+    document = _parse(body)
+    for name, value in document.items():
+        if value is None:
+            continue
+        check = _TO_UPSTREAM.get(name) or _NOT_SENT.get(name)
+        if check is None:
+            raise _unknown(name)
+        check(name, value)
+    if not document.get("messages"):
+        raise InvalidRequest("'messages' is required: a list with at least one message", "messages")
+    params = {k: v for k, v in document.items() if k in _TO_UPSTREAM and v is not None}
+    media = checks.Media()
+    for message in document["messages"]:
+        media.count(message)
+    required = {k for k, v in params.items() if not _is_default(k, v)} | media.kinds
+    max_tokens, output_field = _output_limit(params)
+    stop = params.get("stop") or []
+    request = ChatRequest(
+        models=_models(document),
+        messages=tuple(document["messages"]),
+        params=params,
+        required=frozenset(required),
+        prompt_bytes=max(len(body) - media.bytes, 0),
+        images=media.images,
+        max_tokens=max_tokens,
+        output_field=output_field,
+        n=params.get("n", 1),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        provider=_provider(document.get("provider") or {}),
+    )
+    return Decoded(request, bool(document.get("stream")))
+
+
+def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -> dict[str, Any]:
+    """Return the body for an upstream that speaks OpenAI chat: streamed, with usage.
+
+    Args:
+        request: with ``params`` narrowed to what the endpoint honors, and ``output_bound``
+            set if an output limit has to be sent.
+        model: the upstream's model name.
+        options_key: the slug of ``provider.options`` meant for this endpoint.
+    """
+    body: dict[str, Any] = {"model": model, "messages": request.messages}
+    body.update((k, v) for k, v in request.params.items() if k not in _OUTPUT_FIELDS)
+    if request.output_bound is not None:
+        body[request.output_field] = request.output_bound
+    body.update(request.provider.options.get(options_key, {}))
+    body["stream"] = True
+    body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        document = msgspec.json.decode(body)
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deep; flatten it") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the body must be one JSON object in UTF-8: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidRequest('the body must be a JSON object, such as {"model": ...}')
+    if body.count(b"[") + body.count(b"{") > checks.MAX_DEPTH:
+        checks.nesting(document)
+    return document
+
+
+def _unknown(name: str) -> InvalidRequest:
+    if name in _LATER:
+        return InvalidRequest(f"{name!r}: {_LATER[name]}; leave it out", name, "unsupported")
+    hint = checks.closest(name, [*_TO_UPSTREAM, *_NOT_SENT])
+    return InvalidRequest(
+        f"unknown field {name!r}{hint}; vendor-specific fields go into provider.options.<slug>",
+        name,
+        "unknown_parameter",
+    )
+
+
+def _is_default(name: str, value: Any) -> bool:
+    defaults = _DEFAULTS.get(name, ())
+    return any(value == default and type(value) is not bool for default in defaults) or any(
+        value is default for default in defaults
+    )
+
+
+def _models(document: Mapping[str, Any]) -> tuple[str, ...]:
+    names = [document["model"]] if document.get("model") else []
+    names += [name for name in document.get("models") or () if name not in names]
+    if not names:
+        raise InvalidRequest("'model' is required; GET /v1/models lists the names", "model")
+    return tuple(names)
+
+
+def _output_limit(params: Mapping[str, Any]) -> tuple[int | None, OutputField]:
+    given = [(params[name], name) for name in _OUTPUT_FIELDS if name in params]
+    if len({limit for limit, _ in given}) > 1:
+        raise InvalidRequest(
+            "'max_tokens' and 'max_completion_tokens' differ; send one of them", "max_tokens"
+        )
+    return given[0] if given else (None, "max_tokens")
+
+
+def _provider(document: Mapping[str, Any]) -> ProviderPreferences:
+    for name in document:
+        if name not in ("require_parameters", "options"):
+            raise InvalidRequest(
+                f"'provider.{name}' is not offered yet; known are 'require_parameters', 'options'",
+                f"provider.{name}",
+                "unsupported",
+            )
+    options = document.get("options") or {}
+    checks.mapping("provider.options", options)
+    for slug, fields in options.items():
+        checks.mapping(f"provider.options.{slug}", fields)
+        checks.vendor_fields(f"provider.options.{slug}", fields, known=(*_TO_UPSTREAM, *_NOT_SENT))
+    strict = document.get("require_parameters")
+    if strict is not None:
+        checks.boolean("provider.require_parameters", strict)
+    return ProviderPreferences(require_parameters=strict is not False, options=dict(options))

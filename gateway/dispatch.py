@@ -1,0 +1,337 @@
+"""The attempt loop: plan, reserve, open, commit, forward, close.
+
+The only place that retries or falls back. Time and randomness are passed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from backends.errors import (
+    BackendError,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EmptyAnswer,
+    StreamTruncated,
+)
+from backends.types import CONTENT, AnswerHead, ChatRequest, Finish, StreamEvent
+from gateway.cashier import Cashier
+from gateway.clock import Reason, Ticker, TimedOut, Watch
+from gateway.endpoints import Endpoint, EndpointTable
+from gateway.errors import AllFailed, NoRoute, UnknownModel, reply_for
+from gateway.exchange import Attempt, Exchange
+from gateway.settings import ModelSettings, ServerSettings
+from gateway.telemetry import Metrics
+from policies.charging import Bill, Outcome
+from policies.planner import plan
+from policies.types import Candidate, Policy, RouteContext, RoutePlan, Strategy, chain
+
+
+class Sink(Protocol):
+    """Where an answer goes: a stream to a client, or a whole answer in the making."""
+
+    async def send(self, head: AnswerHead, events: Sequence[StreamEvent]) -> None:
+        """Take events, the first of them content; returning means the client took them."""
+        ...
+
+    async def finish(self, head: AnswerHead, finish: Finish, bill: Bill) -> None:
+        """The answer is complete; it may have had no content at all."""
+        ...
+
+
+class Client(NamedTuple):
+    """The two ends of a client's connection that an answer needs."""
+
+    sink: Sink
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a dispatcher is made of; wiring fills it."""
+
+    table: EndpointTable
+    cashier: Cashier
+    ticker: Ticker
+    metrics: Metrics
+    policies: Mapping[Strategy, tuple[Policy, ...]]
+    settings: ServerSettings
+    markup_bp: Callable[[ModelSettings], int]
+    rng: random.Random
+
+
+_SILENCE = {
+    "connect": "no connection in time",
+    "first_token": "no content within the first-token limit",
+    "stall": "the answer stalled",
+    "total": "the answer took longer than the total limit",
+}
+
+
+class Dispatcher:
+    """Carries one exchange after another from hop 2 to hop 10."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Keep the parts; the dispatcher itself has no state."""
+        self._parts = parts
+        self._now = parts.ticker.now
+
+    async def run(self, exchange: Exchange, client: Client) -> None:
+        """Answer ``exchange`` into the client's sink; its hold is closed exactly once.
+
+        Raises:
+            UnknownModel, NoRoute, LedgerError: refused before any try.
+            AllFailed: no candidate answered, or the answer broke after content (then
+                ``exchange.bill`` says what is charged).
+            TimedOut: the client read too slowly.
+        """
+        exchange.plan = self._plan(exchange)
+        await self._parts.cashier.reserve(exchange)
+        self._parts.metrics.overhead.observe(self._now() - exchange.opened)
+        outcome = Outcome.FAILED
+        try:
+            await self._serve(exchange, client)
+            outcome = Outcome.FINISHED
+        except (TimedOut, asyncio.CancelledError) as cut:
+            exchange.client_gone |= isinstance(cut, TimedOut)
+            outcome = _outcome_of_cut(exchange)
+            raise
+        except Exception as error:
+            outcome = _outcome_of_break(exchange)
+            _note(exchange, error)
+            raise
+        finally:
+            self._close(exchange, outcome)
+            self._parts.metrics.ended(exchange, self._now())
+
+    def _plan(self, exchange: Exchange) -> RoutePlan:
+        """Plan every asked model in the caller's order.
+
+        Raises:
+            UnknownModel: a name is not known.
+            NoRoute: nothing is feasible.
+        """
+        table, request = self._parts.table, exchange.request
+        context = RouteContext(
+            required=request.required,
+            droppable=not request.provider.require_parameters,
+            max_tokens=request.max_tokens,
+            prompt_bytes=request.prompt_bytes,
+            images=request.images,
+            copies=request.n,
+            output_default_tokens=self._parts.settings.output_default_tokens,
+        )
+        plans = []
+        for name in request.models:
+            model = table.model(name)
+            if model is None:
+                raise UnknownModel(name, table.names())
+            markup = exchange.caller.markup_bp
+            views = table.snapshot(
+                model, self._parts.markup_bp(model) if markup is None else markup
+            )
+            plans.append(plan(context, views, self._parts.policies[model.strategy]))
+        whole = chain(plans)
+        if not whole.candidates:
+            raise NoRoute(whole.rejections)
+        return whole
+
+    async def _serve(self, exchange: Exchange, client: Client) -> None:
+        """Try candidates until one answers.
+
+        Raises:
+            AllFailed: none did, or one broke after content, or the request was refused.
+        """
+        failures: list[tuple[str, BackendError]] = []
+        window = 0
+        for candidate in exchange.plan.candidates:
+            size = candidate.view.context_tokens
+            if size is not None and size < window:
+                continue
+            error = await self._try_endpoint(exchange, candidate, client)
+            if error is None:
+                return
+            failures.append((candidate.view.provider, error))
+            if exchange.committed_at is not None or not error.move_on:
+                break
+            if isinstance(error, ContextLengthExceeded):
+                window = max(window, size or 0)
+        raise AllFailed(failures) from failures[-1][1]
+
+    async def _try_endpoint(
+        self, exchange: Exchange, candidate: Candidate, client: Client
+    ) -> BackendError | None:
+        """Try one endpoint, again where that may help; return its last error or None."""
+        endpoint = self._parts.table.endpoint(candidate.view.id)
+        exchange.candidate = candidate
+        exchange.charge_broken = endpoint.model.charge_broken
+        failures = 0
+        while True:
+            try:
+                await self._attempt(exchange, endpoint, client)
+                return None
+            except BackendError as error:
+                failures += 1
+                if exchange.committed_at is not None or not self._may_retry(
+                    failures, error, endpoint
+                ):
+                    return error
+                await asyncio.sleep(self._wait_s(failures, error))
+
+    async def _attempt(self, exchange: Exchange, endpoint: Endpoint, client: Client) -> None:
+        """Ask one endpoint once and forward its answer.
+
+        Raises:
+            BackendError: it failed, before or after content.
+            TimedOut: the client read too slowly.
+        """
+        attempt = Attempt(endpoint.id, endpoint.settings.slug, self._now())
+        exchange.attempts.append(attempt)
+        endpoint.breaker.begin()
+        endpoint.in_flight += 1
+        failure: BackendError | None = None
+        try:
+            finish = await self._forward(exchange, endpoint, client)
+            await self._finish(exchange, finish, client)
+            endpoint.breaker.succeeded()
+        except BackendError as error:
+            failure = error
+            exchange.failed(attempt, error, self._now())
+            endpoint.failed(error, self._now())
+            raise
+        except BaseException:
+            endpoint.breaker.abandoned()
+            attempt.outcome = "abandoned"
+            raise
+        finally:
+            endpoint.in_flight -= 1
+            attempt.ended = attempt.ended or self._now()
+            attempt.outcome = attempt.outcome or "ok"
+            self._parts.metrics.tried(exchange, attempt, failure)
+            self._parts.metrics.breaker(endpoint)
+
+    async def _forward(self, exchange: Exchange, endpoint: Endpoint, client: Client) -> Finish:
+        """Open the endpoint and pass its content on; return its finish, not yet passed on."""
+        watch, limits = client.watch, endpoint.settings
+        opened = self._now()
+        deadline = opened + limits.timeouts.total_ms / 1000
+        request = narrowed(exchange)
+        try:
+            with watch:
+                watch.arm("first_token", min(limits.first_token_s, deadline - opened))
+                async with endpoint.backend.stream(request, deadline=deadline) as batches:
+                    exchange.accepted = True
+                    async for batch in batches:
+                        finish = batch[-1] if isinstance(batch[-1], Finish) else None
+                        events = batch if finish is None else batch[:-1]
+                        if exchange.committed_at is not None or _has_content(events):
+                            if exchange.committed_at is None:
+                                self._commit(exchange, endpoint, opened)
+                            watch.arm("client", self._parts.settings.slow_reader_s)
+                            await client.sink.send(exchange.head, events)
+                            left_s = deadline - self._now()
+                            late: Reason = "stall" if limits.stall_s < left_s else "total"
+                            watch.arm(late, min(limits.stall_s, left_s))
+                        exchange.delivered.add(events)
+                        if finish is not None:
+                            return finish
+        except TimedOut as late:
+            if late.reason == "client":
+                raise
+            raise DeadlineExceeded(_SILENCE[late.reason], phase=late.reason) from late
+        raise StreamTruncated("the upstream's stream ended without a finish")
+
+    def _commit(self, exchange: Exchange, endpoint: Endpoint, opened: float) -> None:
+        """From here on this endpoint answers, or the answer ends with an error."""
+        exchange.committed_at = self._now()
+        took_s = exchange.committed_at - opened
+        endpoint.measured(took_s * 1000)
+        self._parts.metrics.first_token.labels(endpoint.settings.slug, endpoint.model.id).observe(
+            took_s
+        )
+
+    async def _finish(self, exchange: Exchange, finish: Finish, client: Client) -> None:
+        """Bill a complete answer, start settling, and tell the client.
+
+        Raises:
+            EmptyAnswer: it is complete, but there is nothing in it.
+        """
+        if exchange.committed_at is None and _is_empty(finish, exchange.request):
+            raise EmptyAnswer("the upstream answered with nothing")
+        exchange.finished_at = self._now()
+        exchange.report, exchange.ends = finish.usage, finish.choices
+        exchange.dropped_events = finish.dropped_events
+        exchange.committed_at = exchange.committed_at or exchange.finished_at
+        bill = self._close(exchange, Outcome.FINISHED)
+        with client.watch:
+            client.watch.arm("client", self._parts.settings.slow_reader_s)
+            await client.sink.finish(exchange.head, finish, bill)
+
+    def _close(self, exchange: Exchange, outcome: Outcome) -> Bill:
+        """Fix outcome and bill once, and hand the hold to the cashier."""
+        if exchange.bill is not None:
+            return exchange.bill
+        exchange.finished_at = exchange.finished_at or self._now()
+        bill = exchange.close(outcome)
+        self._parts.cashier.close(exchange)
+        return bill
+
+    def _may_retry(self, failures: int, error: BackendError, endpoint: Endpoint) -> bool:
+        short = (error.retry_after_s or 0) <= self._parts.settings.retry_after_max_s
+        left = failures <= endpoint.settings.retries
+        return left and short and error.retry_here and not endpoint.breaker.is_open
+
+    def _wait_s(self, failures: int, error: BackendError) -> float:
+        """Full jitter over a doubling bound, and at least what the upstream asked for."""
+        settings = self._parts.settings
+        bound_ms = min(settings.retry_cap_ms, settings.retry_base_ms * 2.0**failures)
+        return max(error.retry_after_s or 0.0, self._parts.rng.uniform(0, bound_ms / 1000))
+
+
+def narrowed(exchange: Exchange) -> ChatRequest:
+    """Return the request as the current candidate gets it: only fields it honors, bounded."""
+    request, candidate = exchange.request, exchange.candidate
+    assert candidate is not None
+    view = candidate.view
+    own_cap = candidate.output_bound in (view.max_output_tokens, view.context_tokens)
+    bounded = request.max_tokens is not None or not (view.caps_output or own_cap)
+    return msgspec.structs.replace(
+        request,
+        params={name: value for name, value in request.params.items() if view.honors(name)},
+        output_bound=candidate.output_bound if bounded else None,
+    )
+
+
+def _has_content(events: Sequence[StreamEvent]) -> bool:
+    return any(isinstance(event, CONTENT) for event in events)
+
+
+def _is_empty(finish: Finish, request: ChatRequest) -> bool:
+    """A clean stop with no output token, on a request without ``stop``, is a failure."""
+    stopped = all(end.reason == "stop" for end in finish.choices)
+    tokens = finish.usage.completion_tokens if finish.usage else 0
+    return stopped and tokens == 0 and not request.stop
+
+
+def _outcome_of_cut(exchange: Exchange) -> Outcome:
+    """The client left, read too slowly, or this worker had to stop."""
+    if not exchange.client_gone:
+        return _outcome_of_break(exchange)
+    return Outcome.CLIENT_CUT if exchange.accepted else Outcome.FAILED
+
+
+def _outcome_of_break(exchange: Exchange) -> Outcome:
+    charged = exchange.committed_at is not None and exchange.charge_broken
+    return Outcome.BROKEN if charged else Outcome.FAILED
+
+
+def _note(exchange: Exchange, error: Exception) -> None:
+    reply = reply_for(error)
+    exchange.error = reply.message if reply else type(error).__name__
+    exchange.status = reply.status if reply else 500

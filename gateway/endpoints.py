@@ -1,0 +1,152 @@
+"""The live table of endpoints: what they are, and how they have been doing in this worker.
+
+``snapshot`` gives the planner immutable views; the dispatcher reports back what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backends.base import Backend
+from backends.errors import BackendError, EndpointRejected, RateLimited, RequestRejected
+from gateway.settings import BreakerSettings, EndpointSettings, ModelSettings
+from policies.pricing import Price, tariff
+from policies.types import EndpointView
+
+LATENCY_WEIGHT = 0.2
+"""Share of the newest sample in the moving average of the first-token latency."""
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Takes an endpoint out after failures in a row; one probe per open period."""
+
+    settings: BreakerSettings
+    failures: int = 0
+    open_until: float = 0.0
+    open_s: float = 0.0
+    probing: bool = False
+
+    def available(self, now: float) -> bool:
+        """Whether a request may go there: closed, or time for a probe."""
+        return not self.open_s or (now >= self.open_until and not self.probing)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has opened and no probe has succeeded since."""
+        return self.open_s > 0
+
+    def begin(self) -> None:
+        """Note that a request goes there; while open it is the probe."""
+        self.probing = self.is_open
+
+    def succeeded(self) -> None:
+        """Close it."""
+        self.failures, self.open_s, self.probing = 0, 0.0, False
+
+    def abandoned(self) -> None:
+        """Note that the request ended without a word about the endpoint's health."""
+        self.probing = False
+
+    def failed(self, now: float, *, at_once: bool) -> None:
+        """Count a failure; open when there were enough, for twice as long each time."""
+        self.failures += 1
+        if self.is_open or at_once or self.failures >= self.settings.failures:
+            first, most = self.settings.open_ms / 1000, self.settings.max_open_ms / 1000
+            self.open_s = min(self.open_s * 2, most) if self.open_s else first
+            self.open_until = now + self.open_s
+        self.probing = False
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One endpoint: configuration, adapter, price, and its state in this worker."""
+
+    id: str
+    model: ModelSettings
+    settings: EndpointSettings
+    position: int
+    backend: Backend
+    price: Price
+    refused: frozenset[str]
+    breaker: Breaker
+    first_token_ms: float | None = None
+    in_flight: int = field(default=0)
+
+    def measured(self, first_token_ms: float) -> None:
+        """Take a sample of the first-token latency."""
+        old = self.first_token_ms
+        self.first_token_ms = (
+            first_token_ms if old is None else old + LATENCY_WEIGHT * (first_token_ms - old)
+        )
+
+    def failed(self, error: BackendError, now: float) -> None:
+        """Take a failure: some open the breaker at once, some say nothing about health."""
+        if isinstance(error, RequestRejected | RateLimited):
+            self.breaker.abandoned()
+        else:
+            self.breaker.failed(now, at_once=isinstance(error, EndpointRejected))
+
+
+class EndpointTable:
+    """All models by public name and alias."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelSettings],
+        endpoints: Sequence[Endpoint],
+        now: Callable[[], float],
+    ) -> None:
+        """Index what wiring built."""
+        self.models = tuple(models)
+        self.endpoints = tuple(endpoints)
+        self._now = now
+        self._names: Mapping[str, ModelSettings] = {
+            name: model for model in models for name in (model.id, *model.aliases)
+        }
+        self._by_id: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in endpoints}
+        self._by_model: Mapping[str, tuple[Endpoint, ...]] = {
+            model.id: tuple(e for e in endpoints if e.model is model) for model in models
+        }
+
+    def model(self, name: str) -> ModelSettings | None:
+        """Return the model of a public name or alias."""
+        return self._names.get(name)
+
+    def names(self) -> list[str]:
+        """Return every name a client may ask for."""
+        return list(self._names)
+
+    def endpoint(self, endpoint_id: str) -> Endpoint:
+        """Return an endpoint of a plan."""
+        return self._by_id[endpoint_id]
+
+    def of_model(self, model: ModelSettings) -> tuple[Endpoint, ...]:
+        """Return a model's endpoints in configured order."""
+        return self._by_model[model.id]
+
+    def snapshot(self, model: ModelSettings, markup_bp: int) -> tuple[EndpointView, ...]:
+        """Return how a model's endpoints are now, priced for one caller."""
+        now = self._now()
+        return tuple(_view(endpoint, markup_bp, now) for endpoint in self._by_model[model.id])
+
+
+def _view(endpoint: Endpoint, markup_bp: int, now: float) -> EndpointView:
+    settings = endpoint.settings
+    capabilities = endpoint.backend.capabilities
+    return EndpointView(
+        id=endpoint.id,
+        model=endpoint.model.id,
+        provider=settings.slug,
+        position=endpoint.position,
+        tariff=tariff(endpoint.price, markup_bp),
+        fields=capabilities.fields,
+        refused=endpoint.refused,
+        context_tokens=settings.context_tokens,
+        max_output_tokens=settings.max_output_tokens,
+        caps_output=capabilities.caps_output,
+        max_image_tokens=settings.max_image_tokens,
+        available=endpoint.breaker.available(now),
+        first_token_ms=endpoint.first_token_ms,
+    )

@@ -1,0 +1,143 @@
+"""One request from hop 2 to hop 10: its state, its bill, and the record that is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backends.errors import BackendError
+from backends.types import AnswerHead, ChatRequest, ChoiceEnd, Cost, Usage
+from gateway.auth import Caller
+from policies.charging import Bill, Bounds, Delivered, Outcome, bill
+from policies.ledger.base import Checkpoint, LineMeta
+from policies.types import Candidate, RoutePlan
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of one endpoint."""
+
+    endpoint: str
+    provider: str
+    started: float
+    ended: float = 0.0
+    outcome: str = ""
+    status: int | None = None
+    accepted: bool = False
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Everything that is known about one request while it runs."""
+
+    id: str
+    """The generation id, and the id of its reservation."""
+
+    request: ChatRequest
+    caller: Caller
+    streamed: bool
+    created_s: int
+    opened: float
+    """Monotonic seconds, as all times here but ``created_s``."""
+
+    plan: RoutePlan = field(default_factory=lambda: RoutePlan((), ()))
+    hold_nanodollars: int = 0
+    reserved: bool = False
+    candidate: Candidate | None = None
+    """The candidate being tried, or the one that answered."""
+
+    accepted: bool = False
+    committed_at: float | None = None
+    finished_at: float | None = None
+    client_gone: bool = False
+    delivered: Delivered = field(default_factory=Delivered)
+    attempts: list[Attempt] = field(default_factory=list)
+    report: Usage | None = None
+    ends: tuple[ChoiceEnd, ...] = ()
+    dropped_events: int = 0
+    outcome: Outcome = Outcome.FAILED
+    bill: Bill | None = None
+    status: int = 200
+    error: str | None = None
+    charge_broken: bool = True
+    """Whether the model that answers charges for answers that broke."""
+
+    @property
+    def plan_model(self) -> str:
+        """The public name of the model planned first; never the client's own text."""
+        return self.plan.candidates[0].view.model if self.plan.candidates else ""
+
+    @property
+    def head(self) -> AnswerHead:
+        """What every chunk of the answer repeats."""
+        assert self.candidate is not None
+        view = self.candidate.view
+        return AnswerHead(self.id, view.model, view.provider, self.created_s)
+
+    @property
+    def bounds(self) -> Bounds:
+        """What was held for the candidate that answers."""
+        assert self.candidate is not None
+        request = self.request
+        return Bounds(
+            hold_nanodollars=self.hold_nanodollars,
+            prompt_tokens=self.candidate.prompt_bound,
+            output_tokens=self.candidate.output_bound * request.n,
+            prompt_bytes=request.prompt_bytes,
+            images=request.images,
+            stop_bytes=max((len(text.encode()) for text in request.stop), default=0) * request.n,
+        )
+
+    def close(self, outcome: Outcome) -> Bill:
+        """Fix how it ended and what it costs; once."""
+        self.outcome = outcome
+        self.bill = self._bill(outcome)
+        return self.bill
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return what it would be charged if this worker died now; None if unreserved."""
+        if not self.reserved:
+            return None
+        sent = self.committed_at is not None and self.delivered.events > 0
+        now = self._bill(Outcome.BROKEN if sent else Outcome.FAILED)
+        charge = now.cost.charge_nanodollars
+        return Checkpoint(
+            self.id, self.caller.account, charge, now.cost_picodollars, self.meta(now)
+        )
+
+    def meta(self, bill: Bill) -> LineMeta:
+        """Return what the journal line says beside the money."""
+        if self.candidate is None:
+            return LineMeta()
+        view = self.candidate.view
+        flags = bill.flags + (("upstream_garbage",) if self.dropped_events else ())
+        return LineMeta(
+            model=view.model,
+            endpoint=view.id,
+            tokens=tokens_by_kind(bill.usage),
+            markup_bp=view.tariff.markup_bp,
+            price_version=view.tariff.price_version,
+            flags=flags,
+        )
+
+    def _bill(self, outcome: Outcome) -> Bill:
+        if self.candidate is None:
+            return Bill(Usage(0, 0), Cost(0), 0)
+        return bill(outcome, self.report, self.delivered, self.bounds, self.candidate.view.tariff)
+
+    def failed(self, attempt: Attempt, error: BackendError, now: float) -> None:
+        """Note how an attempt failed."""
+        attempt.ended = now
+        attempt.outcome = type(error).__name__
+        attempt.status = error.upstream_status
+
+
+def tokens_by_kind(usage: Usage) -> dict[str, int]:
+    """Return the token counts that are known, by kind."""
+    kinds = {
+        "prompt": usage.prompt_tokens,
+        "completion": usage.completion_tokens,
+        "cached": usage.cached_tokens,
+        "cache_write": usage.cache_write_tokens,
+        "reasoning": usage.reasoning_tokens,
+    }
+    return {kind: count for kind, count in kinds.items() if count is not None}

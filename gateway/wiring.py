@@ -1,0 +1,196 @@
+"""The composition root of a worker: from settings to running parts, closed in reverse order."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import backends
+from backends.base import BackendConfig
+from gateway import config
+from gateway.auth import Authenticator
+from gateway.background import Background
+from gateway.cashier import Cashier
+from gateway.clock import TICK_S, Ticker, Times
+from gateway.dispatch import Dispatcher, Parts
+from gateway.endpoints import Breaker, Endpoint, EndpointTable
+from gateway.health import Health
+from gateway.settings import CAPABILITIES, EndpointSettings, ModelSettings, Settings
+from gateway.telemetry import Metrics
+from gateway.worker import Worker
+from policies.ledger.base import LedgerSettings
+from policies.ledger.client import Ledger
+from policies.ledger.connect import connect
+from policies.ledger.keys import KeyStore
+from policies.ledger.sweeper import Sweeper
+from policies.types import Policy, Strategy
+
+STRATEGIES: Mapping[Strategy, tuple[str, ...]] = {
+    "ordered": ("feasible", "healthy", "ordered"),
+    "cheapest": ("feasible", "healthy", "cheapest"),
+}
+"""Which policies plan for each strategy, in turn: modules of ``policies`` with ``build``."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What a worker is told by whoever starts it."""
+
+    settings: Settings
+    source: Path | None
+    """The configuration file, for relative paths; None without one."""
+
+    redis_url: str
+    pepper: bytes
+    engines: Mapping[str, str]
+    """Engine sockets by model name."""
+
+    announcement: Path | None = None
+    """The supervisor's lock file; None without a supervisor."""
+
+
+@asynccontextmanager
+async def running(given: WorkerConfig, times: Times | None = None) -> AsyncIterator[Worker]:
+    """Build a worker, run its periodic tasks, and close everything at the end.
+
+    Raises:
+        ConfigError: an endpoint's secret is missing.
+        LedgerError: Redis cannot be reached or refuses the functions.
+    """
+    times = times or Times()
+    settings = given.settings
+    async with AsyncExitStack() as stack:
+        redis = connect(given.redis_url, timeout_s=settings.redis.timeout_s)
+        ledger = Ledger(
+            redis, settings=ledger_settings(settings), timeout_s=settings.redis.timeout_s
+        )
+        stack.push_async_callback(ledger.aclose)
+        keys = KeyStore(redis, given.pepper, timeout_s=settings.redis.timeout_s)
+        stack.push_async_callback(keys.aclose)
+        await ledger.start()
+        metrics, ticker = Metrics(), Ticker(times.now)
+        endpoints = [
+            _endpoint(given, model, position)
+            for model in settings.models
+            for position in range(len(model.endpoints))
+        ]
+        for endpoint in endpoints:
+            stack.push_async_callback(endpoint.backend.aclose)
+        health = Health(ledger, given.engines, given.announcement)
+        stack.push_async_callback(health.aclose)
+        background = Background()
+        stack.push_async_callback(background.aclose)
+        cashier = Cashier(ledger, settings.ledger, background, metrics, times.now)
+        table = EndpointTable(settings.models, endpoints, times.now)
+        parts = Parts(
+            table=table,
+            cashier=cashier,
+            ticker=ticker,
+            metrics=metrics,
+            policies={name: load_policies(names) for name, names in STRATEGIES.items()},
+            settings=settings.server,
+            markup_bp=settings.markup_bp,
+            rng=random.Random(),  # noqa: S311 - jitter of retries, no secret
+        )
+        auth = Authenticator(
+            keys, settings.accounts, background, ttl_s=settings.ledger.key_ttl_s, times=times
+        )
+        worker = Worker(
+            settings=settings,
+            times=times,
+            ticker=ticker,
+            background=background,
+            ledger=ledger,
+            auth=auth,
+            table=table,
+            dispatcher=Dispatcher(parts),
+            metrics=metrics,
+            health=health,
+        )
+        _start_periodic(worker, cashier)
+        yield worker
+
+
+def load_policies(names: tuple[str, ...]) -> tuple[Policy, ...]:
+    """Import and build policies by the names of their modules."""
+    return tuple(importlib.import_module(f"policies.{name}").build() for name in names)
+
+
+def ledger_settings(settings: Settings) -> LedgerSettings:
+    """Return the ledger's own settings."""
+    given = settings.ledger
+    return LedgerSettings(
+        hold_ttl_ms=round(given.hold_ttl_s * 1000),
+        generation_ttl_s=given.generation_days * 86_400,
+        max_generations=given.generations,
+    )
+
+
+def _start_periodic(worker: Worker, cashier: Cashier) -> None:
+    ledger, settings, background = worker.ledger, worker.settings.ledger, worker.background
+    sweeper = Sweeper(ledger)
+    last = worker.times.now()
+
+    async def tick() -> None:
+        nonlocal last
+        now = worker.times.now()
+        worker.metrics.loop_lag.set(max(0.0, now - last - TICK_S))
+        last = now
+        await worker.ticker.tick()
+
+    async def sweep() -> None:
+        swept = await sweeper.run_once()
+        worker.metrics.open_holds.set(swept.open_holds)
+
+    background.every(TICK_S, tick, name="tick")
+    background.every(settings.progress_s, cashier.report, name="progress")
+    background.every(settings.sweep_s, sweep, name="sweep")
+    background.every(settings.trim_s, ledger.trim_generations, name="trim")
+
+
+def _endpoint(given: WorkerConfig, model: ModelSettings, position: int) -> Endpoint:
+    settings = model.endpoints[position]
+    backend = backends.load(
+        BackendConfig(
+            kind=settings.backend,
+            model=settings.model or model.id,
+            base_url=settings.base_url,
+            socket_path=given.engines.get(model.id, "") if settings.backend == "local" else "",
+            api_key=config.resolve_key(settings, given.source),
+            connect_ms=settings.timeouts.connect_ms,
+            options_key=settings.slug,
+            script=settings.script,
+        )
+    )
+    return Endpoint(
+        id=endpoint_id(model, position),
+        model=model,
+        settings=settings,
+        position=position,
+        backend=backend,
+        price=settings.price.price(),
+        refused=_refused(settings),
+        breaker=Breaker(settings.breaker),
+    )
+
+
+def endpoint_id(model: ModelSettings, position: int) -> str:
+    """Return an endpoint's name in plans, records and the journal."""
+    slugs = [endpoint.slug for endpoint in model.endpoints]
+    slug = slugs[position]
+    same = slugs[:position].count(slug)
+    return f"{model.id}@{slug}" + (f"#{same + 1}" if same else "")
+
+
+def _refused(settings: EndpointSettings) -> frozenset[str]:
+    """Return the fields and parts that configuration switches off."""
+    off = (
+        fields for name, fields in CAPABILITIES.items() if not settings.capabilities.get(name, True)
+    )
+    # A service tier changes the upstream's price, and no endpoint has a price for it yet.
+    # Images and audio are not made here.
+    return frozenset({"service_tier", "modalities", "image_config"}.union(*off))

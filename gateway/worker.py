@@ -1,0 +1,64 @@
+"""What a running worker is: the parts that its route handlers use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from litestar.types import ASGIApp
+
+from backends.wire.openai_request import Decoded
+from gateway.auth import Authenticator, Caller
+from gateway.background import Background
+from gateway.clock import Ticker, Times
+from gateway.dispatch import Dispatcher
+from gateway.endpoints import EndpointTable
+from gateway.errors import Overloaded
+from gateway.event_stream import StreamReply, WholeReply
+from gateway.exchange import Exchange
+from gateway.health import Health
+from gateway.ids import generation_id
+from gateway.settings import Settings
+from gateway.telemetry import Metrics
+from policies.ledger.client import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Everything wiring built."""
+
+    settings: Settings
+    times: Times
+    ticker: Ticker
+    background: Background
+    ledger: Ledger
+    auth: Authenticator
+    table: EndpointTable
+    dispatcher: Dispatcher
+    metrics: Metrics
+    health: Health
+
+    def check_room(self) -> None:
+        """Refuse before the body is read when this worker is full.
+
+        Raises:
+            Overloaded: it is.
+        """
+        if len(self.ticker) >= self.settings.server.max_streams:
+            raise Overloaded("this worker is full; try again in a moment")
+
+    def answer(self, decoded: Decoded, caller: Caller, request_id: str) -> ASGIApp:
+        """Return the responder for one decoded request."""
+        created_s = self.times.wall_us() // 1_000_000
+        exchange = Exchange(
+            id=generation_id(created_s),
+            request=msgspec.structs.replace(
+                decoded.request, request_id=request_id, account=caller.account
+            ),
+            caller=caller,
+            streamed=decoded.stream,
+            created_s=created_s,
+            opened=self.times.now(),
+        )
+        kind = StreamReply if decoded.stream else WholeReply
+        return kind(exchange, self.dispatcher, self.ticker, self.background, self.settings.server)

@@ -1,0 +1,1 @@
+"""Routing policies and the planner; two rooms with effects: ledger and shared state."""

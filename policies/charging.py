@@ -1,0 +1,186 @@
+"""What is charged: section 5 of the design as one pure function.
+
+Knows usage reports, what was delivered and the tariff; knows nothing of streams, Redis or
+clients. Never more than the hold, never more than was delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from backends.types import CONTENT, Cost, Delta, ReasoningDelta, StreamEvent, Usage, UsageUpdate
+from backends.types import TextDelta as Text
+from backends.types import ToolCallDelta as Call
+from policies.pricing import PICO_PER_NANO, CostParts, Tariff, cost
+
+BYTES_PER_TOKEN = 4
+"""The estimate of last resort, rounded down so that it never charges too much."""
+
+END_TOKENS = 1
+"""Most servers count the end-of-sequence token, which has no bytes."""
+
+
+class Outcome(StrEnum):
+    """How a request ended, as far as money is concerned."""
+
+    FINISHED = "finished"
+    CLIENT_CUT = "client_cut"
+    BROKEN = "broken"
+    """Cut by the upstream or by us after content."""
+    FAILED = "failed"
+    """No answer: nothing is charged."""
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What reached the client, counted as it goes: one per request, and it only grows."""
+
+    visible_bytes: int = 0
+    reasoning_bytes: int = 0
+    running: UsageUpdate | None = None
+    events: int = 0
+
+    def add(self, events: Sequence[StreamEvent]) -> None:
+        """Count events that the client's socket has taken."""
+        for event in events:
+            if isinstance(event, UsageUpdate):
+                self.running = event
+            elif isinstance(event, CONTENT):
+                self.events += 1
+                size = content_bytes(event)
+                if isinstance(event, ReasoningDelta):
+                    self.reasoning_bytes += size
+                else:
+                    self.visible_bytes += size
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything the client got."""
+        return self.visible_bytes + self.reasoning_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What was held, and what the request lets an answer be."""
+
+    hold_nanodollars: int
+    prompt_tokens: int
+    output_tokens: int
+    """For all choices together."""
+
+    prompt_bytes: int
+    images: int = 0
+    stop_bytes: int = 0
+    """Length of the longest stop text: generated, counted, and never delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The end of the sum: what the journal line, the record and the client's usage say."""
+
+    usage: Usage
+    cost: Cost
+    cost_picodollars: int
+    flags: tuple[str, ...] = field(default=())
+
+
+def bill(
+    outcome: Outcome,
+    report: Usage | None,
+    delivered: Delivered,
+    bounds: Bounds,
+    tariff: Tariff,
+) -> Bill:
+    """Return what a request that ended like this costs.
+
+    Args:
+        outcome: how it ended; ``FAILED`` costs nothing.
+        report: the upstream's usage; read only for a finished answer.
+        delivered: what reached the client (for a finished answer: the whole of it).
+        bounds: what was held.
+        tariff: the price and markup of the endpoint that answered.
+    """
+    if outcome is Outcome.FAILED:
+        return Bill(Usage(0, 0), Cost(0), 0)
+    own = own_count(delivered, bounds)
+    if outcome is not Outcome.FINISHED:
+        flags = ("cut",) if delivered.running else ("cut", "own_count")
+        return _priced(own, flags, bounds, tariff)
+    if report is None:
+        return _priced(own, ("usage_missing", "own_count"), bounds, tariff)
+    if fault := _fault(report, delivered, bounds, tariff):
+        return _priced(own, (f"usage_{fault}", "own_count"), bounds, tariff)
+    low = report.completion_tokens < own.completion_tokens
+    return _priced(report, ("usage_low",) if low else (), bounds, tariff)
+
+
+def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
+    """Return our own count: the wire's running usage, else bytes / 4, within the bounds."""
+    running = delivered.running
+    if running is not None and running.prompt_tokens >= 0 and running.completion_tokens >= 0:
+        prompt = running.prompt_tokens
+        completion = min(running.completion_tokens, delivered.total_bytes + END_TOKENS)
+    else:
+        prompt = bounds.prompt_bytes // BYTES_PER_TOKEN
+        completion = delivered.total_bytes // BYTES_PER_TOKEN
+    return Usage(min(prompt, bounds.prompt_tokens), min(completion, bounds.output_tokens))
+
+
+def content_bytes(event: Delta) -> int:
+    """Return the UTF-8 length of what an event shows the client."""
+    if isinstance(event, Call):
+        return _utf8(event.arguments) + (_utf8(event.name) if event.name else 0)
+    size = _utf8(event.text)
+    if isinstance(event, Text) or size:
+        return size
+    return 0
+
+
+def _utf8(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) -> str | None:
+    """Say why a report cannot be believed, or None."""
+    parts = (report.cached_tokens, report.cache_write_tokens, report.reasoning_tokens)
+    cached = (report.cached_tokens or 0) + (report.cache_write_tokens or 0)
+    thought = report.reasoning_tokens or 0
+    counts = (report.prompt_tokens, report.completion_tokens, *(part or 0 for part in parts))
+    if min(counts) < 0:
+        return "negative"
+    if cached > report.prompt_tokens or thought > report.completion_tokens:
+        return "inconsistent"
+    if report.prompt_tokens > bounds.prompt_tokens:
+        return "above_hold"
+    if report.completion_tokens > bounds.output_tokens:
+        return "above_hold"
+    price = cost(tariff.price, report, bounds.images)
+    if tariff.charge_nanodollars(price.total_picodollars) > bounds.hold_nanodollars:
+        return "above_hold"
+    hidden = 0 if delivered.reasoning_bytes else thought
+    most = delivered.total_bytes + bounds.stop_bytes + END_TOKENS
+    return "above_bytes" if report.completion_tokens - hidden > most else None
+
+
+def _priced(usage: Usage, flags: tuple[str, ...], bounds: Bounds, tariff: Tariff) -> Bill:
+    parts = cost(tariff.price, usage, bounds.images)
+    charge = tariff.charge_nanodollars(parts.total_picodollars)
+    if charge > bounds.hold_nanodollars:
+        charge, flags = bounds.hold_nanodollars, (*flags, "capped")
+    return Bill(usage, _cost(charge, parts), parts.total_picodollars, flags)
+
+
+def _cost(charge: int, parts: CostParts) -> Cost:
+    return Cost(
+        charge,
+        _nano(parts.total_picodollars),
+        _nano(parts.prompt_picodollars),
+        _nano(parts.completion_picodollars),
+    )
+
+
+def _nano(picodollars: int) -> int:
+    """Round to the nearest nano-dollar, for display; the exact figure is in the journal."""
+    return (picodollars + PICO_PER_NANO // 2) // PICO_PER_NANO

@@ -1,0 +1,44 @@
+"""Drops endpoints that cannot honor the request as it is. Nothing is clamped."""
+
+from __future__ import annotations
+
+from policies.types import Candidate, Policy, Rejection, RouteContext, Verdict
+
+MEDIA = frozenset({"image_url", "input_audio", "video_url", "file"})
+"""Parts of a prompt are never dropped: that would change the question."""
+
+
+def build() -> Policy:
+    """Return the policy."""
+    return feasible
+
+
+def feasible(context: RouteContext, candidates: tuple[Candidate, ...]) -> Verdict:
+    """Keep endpoints that honor every required field and have room for the output."""
+    kept, rejections = [], []
+    for candidate in candidates:
+        rejection = _rejection(context, candidate)
+        if rejection is None:
+            kept.append(candidate)
+        else:
+            rejections.append(rejection)
+    return Verdict(tuple(kept), tuple(rejections))
+
+
+def _rejection(context: RouteContext, candidate: Candidate) -> Rejection | None:
+    view = candidate.view
+    lacking = view.lacks(context.required)
+    if context.droppable:
+        lacking &= MEDIA
+    if lacking:
+        fields = tuple(sorted(lacking))
+        return Rejection(view.id, "fields", f"does not honor {', '.join(fields)}", fields)
+    wanted = context.max_tokens
+    for name, cap in (
+        ("output cap", view.max_output_tokens),
+        ("context window", view.context_tokens),
+    ):
+        if wanted is not None and cap is not None and wanted > cap:
+            detail = f"max_tokens {wanted} is above its {name} of {cap} tokens"
+            return Rejection(view.id, "max_tokens", detail, ("max_tokens",))
+    return None

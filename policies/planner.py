@@ -1,0 +1,63 @@
+"""From a request and the endpoints of one model to a route plan; a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backends.types import Usage
+from policies.pricing import cost, worst_case_nanodollars
+from policies.types import Candidate, EndpointView, Policy, Rejection, RouteContext, RoutePlan
+
+PROMPT_OVERHEAD_TOKENS = 256
+"""What a chat template may add to the bytes of the messages: role marks, a system prompt."""
+
+LIKELY_OUTPUT_TOKENS = 300
+"""The output assumed when endpoints are compared by cost."""
+
+_BYTES_PER_TOKEN = 4
+
+
+def plan(
+    context: RouteContext, views: Sequence[EndpointView], policies: Sequence[Policy]
+) -> RoutePlan:
+    """Return the candidates in the order to try them, and why the others are out.
+
+    Args:
+        context: what the request asks.
+        views: the endpoints of one model, in configured order.
+        policies: applied in turn; the last one's order stands.
+    """
+    candidates = tuple(_candidate(context, view) for view in views)
+    rejections: list[Rejection] = []
+    for policy in policies:
+        candidates, dropped = policy(context, candidates)
+        rejections.extend(dropped)
+    return RoutePlan(candidates, tuple(rejections))
+
+
+def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
+    bound = output_bound(context, view)
+    prompt_bound = context.prompt_bytes + PROMPT_OVERHEAD_TOKENS
+    prompt_bound += context.images * view.max_image_tokens
+    hold = worst_case_nanodollars(
+        view.tariff,
+        prompt_bound=prompt_bound,
+        output_bound=bound,
+        copies=context.copies,
+        images=context.images,
+    )
+    likely = Usage(
+        context.prompt_bytes // _BYTES_PER_TOKEN,
+        min(bound, LIKELY_OUTPUT_TOKENS) * context.copies,
+    )
+    estimate = cost(view.tariff.price, likely, context.images).total_picodollars
+    dropped = tuple(sorted(view.lacks(context.required))) if context.droppable else ()
+    return Candidate(view, bound, prompt_bound, hold, estimate, dropped)
+
+
+def output_bound(context: RouteContext, view: EndpointView) -> int:
+    """Return the most tokens one answer may have at an endpoint."""
+    if context.max_tokens is not None:
+        return context.max_tokens
+    caps = (context.output_default_tokens, view.max_output_tokens, view.context_tokens)
+    return min(cap for cap in caps if cap is not None)

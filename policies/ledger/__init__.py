@@ -1,0 +1,1 @@
+"""Prepaid credit, rate limits and the journal, kept by functions that run inside Redis."""

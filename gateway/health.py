@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import httpx
 import msgspec
@@ -19,13 +17,13 @@ class Health:
     """Checks on demand; upstreams never count."""
 
     def __init__(
-        self, ledger: Ledger, engines: Mapping[str, str], announcement: Path | None
+        self, ledger: Ledger, engines: Mapping[str, str], announced: Callable[[], bool]
     ) -> None:
-        """``engines``: sockets by model; ``announcement``: the supervisor's lock file."""
+        """``engines``: sockets by model; ``announced``: whether the supervisor lets us be ready."""
         self._ledger = ledger
         self._clients = {model: _client(socket) for model, socket in engines.items()}
         self._ready_once: set[str] = set()
-        self._announcement = announcement
+        self._announced = announced
         self.draining = False
 
     async def checks(self) -> tuple[bool, dict[str, str]]:
@@ -76,17 +74,6 @@ class Health:
         if answer.status_code == 200:
             self._ready_once.add(model)
         return state
-
-    def _announced(self) -> bool:
-        if self._announcement is None:
-            return True
-        try:
-            announced = bool(json.loads(self._announcement.read_text())["announced"])
-        except (OSError, ValueError, KeyError):
-            return False
-        if announced:
-            self._announcement = None
-        return announced
 
 
 def _client(socket: str) -> httpx.AsyncClient:

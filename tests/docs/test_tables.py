@@ -1,0 +1,237 @@
+"""The tables of the pages say what the code does: neither may change alone."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import click
+import msgspec
+import pytest
+from prometheus_client.registry import CollectorRegistry
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+import backends
+from backends import fake
+from backends.wire import openai_request as wire
+from gateway.app import NOT_OFFERED, create_routes
+from gateway.cli import main
+from gateway.cli.models import KEY_VARIABLE
+from gateway.config import Environment
+from gateway.errors import _KINDS
+from gateway.settings import CAPABILITIES, Frozen, Settings
+from gateway.telemetry import Metrics
+from gateway.wiring import WorkerConfig
+from local_engine.metrics import EngineMetrics
+from policies.ledger.base import JournalLine
+from tests.docs.pages import ROOT, prose, read, rows, section, words
+from tests.gateway_harness import PEPPER, model, settings
+from tests.gateway_harness import fake as fake_endpoint
+
+CONFIGURATION = "docs/configuration.md"
+COMMON = {"--json", "--config", "--data", "--help"}
+
+
+def shown(default: Any) -> str:
+    """Return a default as the page writes it."""
+    if default is PydanticUndefined or default is msgspec.NODEFAULT:
+        return "required"
+    if default is None or default == "":
+        return "none"
+    if isinstance(default, Frozen):
+        return "see below"
+    if isinstance(default, bool):
+        return "`true`" if default else "`false`"
+    if isinstance(default, int | float | Decimal):
+        return f"`{default:f}`".replace(".000000", "")
+    if isinstance(default, tuple):
+        return "`[]`"
+    return f"`{default}`"
+
+
+def keys_of(kind: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
+    """Return every key below a settings class with its default, as the page writes them."""
+    for name, field in kind.model_fields.items():
+        if issubclass(kind, Frozen) and name in kind.later:
+            continue
+        inner = model_in(field.annotation)
+        yield f"{path}{name}", shown(field.get_default(call_default_factory=True))
+        if inner is not None:
+            origin = typing.get_origin(field.annotation)
+            suffix = {tuple: "[].", dict: ".NAME."}.get(origin, ".")  # type: ignore[call-overload]
+            yield from keys_of(inner, f"{path}{name}{suffix}")
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the settings class inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (model_in(part) for part in typing.get_args(annotation))
+    return next((found for found in inner if found is not None), None)
+
+
+def script_keys() -> Iterator[tuple[str, str]]:
+    """Return the keys of the fake's script."""
+    for prefix, kind in (("script.", fake.Script), ("script.fail.", fake.Failure)):
+        for field in msgspec.structs.fields(kind):
+            yield f"{prefix}{field.name}", shown(field.default)
+
+
+def test_every_key_of_the_configuration_is_documented_with_its_default() -> None:
+    """The page has each key once, with the default that the settings have, and no other."""
+    table = {
+        key.strip("`"): default
+        for key, default, *_ in (row for row in rows(prose(CONFIGURATION)) if len(row) == 3)
+    }
+    assert table == dict([*keys_of(Settings), *script_keys()])
+
+
+def test_what_the_configuration_does_not_offer_is_listed() -> None:
+    """Keys that are refused as not offered yet stand in one list, and only there."""
+    listed = words(section(CONFIGURATION, "## Not offered in this version"))
+    refused = {key.rpartition(".")[2] for key in listed}
+    classes = Frozen.__subclasses__()
+    assert {key for kind in classes for key in kind.later} <= refused
+
+
+def test_capabilities_backends_and_variables_are_named() -> None:
+    """The words that a value may be are on the page."""
+    known = words(prose(CONFIGURATION))
+    assert set(CAPABILITIES) <= known
+    assert set(backends.kinds()) <= known
+    variables = {f"TOLLWAY_{name.upper()}" for name in Environment.model_fields}
+    table = {row[0].strip("`") for row in rows(section(CONFIGURATION, "## Environment"))}
+    assert table == {*variables, KEY_VARIABLE}
+
+
+def leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Return every command that is not hidden, by its full name."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for word in command.list_commands(context):
+            inner = command.get_command(context, word)
+            assert inner is not None
+            yield from leaves(inner, f"{name} {word}")
+    elif not command.hidden:
+        yield name, command
+
+
+COMMANDS = dict(leaves(main, "tollway"))
+
+
+def test_every_command_has_a_section() -> None:
+    """The page's headings are the commands that are there."""
+    assert set(re.findall(r"^## `(.+)`$", read("docs/cli.md"), re.M)) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_documented(name: str) -> None:
+    """Each option in its command's section, and no other; arguments by name; defaults true."""
+    text = section("docs/cli.md", f"## `{name}`")
+    options = [p for p in COMMANDS[name].params if isinstance(p, click.Option)]
+    known = {option for param in options for option in param.opts}
+    assert set(re.findall(r"`(--[a-z-]+)`", text)) - COMMON == known - COMMON
+    for param in COMMANDS[name].params:
+        if isinstance(param, click.Argument):
+            assert f"`{param.make_metavar(click.Context(COMMANDS[name])).strip('[]')}`" in text
+    defaults = {row[0].strip("`"): row[1].strip("`") for row in rows(text) if len(row) == 3}
+    for option in options:
+        if option.opts[0] in defaults and option.show_default:
+            assert defaults[option.opts[0]] == str(option.default)
+    everyone = section("docs/cli.md", "# Command line")
+    assert all(f"`{option}" in everyone for option in COMMON)
+
+
+def test_every_metric_of_a_worker_is_documented_with_its_labels() -> None:
+    """Names, labels and types; and the engine's beside them."""
+    found = {}
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, CollectorRegistry):
+            continue
+        (family,) = metric.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ",".join(metric._labelnames)
+        found[f"{name}{{{labels}}}" if labels else name] = family.type
+    table = {row[0].strip("`"): row[1] for row in rows(prose("docs/metrics.md"))}
+    assert {name: kind for name, kind in table.items() if name.startswith("tollway")} == found
+    engine = EngineMetrics("a/model")
+    engine.watch("num_requests_running", "as the engine's service does", lambda: 0)
+    engine.watch("num_requests_waiting", "as the engine's service does", lambda: 0)
+    shown_types = re.findall(r"^# TYPE (vllm:\w+) (\w+)$", engine.render().decode(), re.M)
+    theirs = {
+        name.removesuffix("_total"): kind
+        for name, kind in shown_types
+        if not name.endswith("_created")
+    }
+    assert {name: kind for name, kind in table.items() if name.startswith("vllm")} == theirs
+
+
+def test_every_route_is_documented() -> None:
+    """What OpenAPI lists is what the table lists, and each route under its second prefix."""
+    given = settings(model(fake_endpoint()))
+    app = create_routes(WorkerConfig(given, None, "unix:///nowhere", PEPPER, {}))
+    paths = app.openapi_schema.paths
+    assert paths is not None
+    served = {
+        f"{method.upper()} {path}"
+        for path, item in paths.items()
+        for method in ("get", "post", "put", "patch", "delete")
+        if getattr(item, method) is not None and not path.startswith("/api/")
+    }
+    table = {row[0].strip("`") for row in rows(section("docs/api.md", "# API"))}
+    assert table == served | {"GET /schema"}
+    assert all(f"/api{path}" in paths for path in paths if path.startswith("/v1/"))
+    assert set(NOT_OFFERED) <= words(section("docs/api.md", "## Not built"))
+
+
+def test_every_request_field_is_documented() -> None:
+    """What the codec knows is on the page, and the fields that it sends on are in the table."""
+    text = section("docs/api.md", "## Request fields")
+    table = {word for row in rows(text) for word in words(row[0])}
+    assert set(wire._TO_UPSTREAM) <= table
+    assert table <= {*wire._TO_UPSTREAM, *wire._NOT_SENT}
+    assert {*wire._NOT_SENT, *wire._LATER} <= words(text)
+
+
+def test_every_error_status_is_documented() -> None:
+    """Status, type and error type as the gateway writes them."""
+    table = {
+        int(row[0]): (row[1].strip("`"), row[2].strip("`"))
+        for row in rows(section("docs/api.md", "## Errors"))
+    }
+    assert table == dict(_KINDS)
+
+
+def test_every_field_of_a_journal_line_is_documented() -> None:
+    """The fields of ``journal tail`` are the fields of the table."""
+    table = {
+        word for row in rows(section("docs/money.md", "## The journal")) for word in words(row[0])
+    }
+    assert table == set(JournalLine.__slots__)
+
+
+def test_every_runtime_dependency_has_its_reason_in_the_readme() -> None:
+    """Nothing is installed without a word why."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["embedded"], *extras["local"]]
+    names = {re.split(r"[\[<>=~! ]", requirement)[0] for requirement in wanted}
+    table = {row[0].strip("`") for row in rows(section("README.md", "## Dependencies"))}
+    assert table == names
+
+
+def test_every_decision_record_is_listed_and_whole() -> None:
+    """One page each: dated name, status, context, decision, alternatives, consequences."""
+    listed = read("deploy/README.md")
+    for path in sorted((ROOT / "deploy/adr").glob("*.md")):
+        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}-[a-z0-9-]+\.md", path.name)
+        assert f"(adr/{path.name})" in listed, f"deploy/README.md does not list {path.name}"
+        text = path.read_text(encoding="utf-8")
+        headings = re.findall(r"^## (.+)$", text, re.M)
+        assert headings == ["Context", "Decision", "Alternatives", "Consequences"], path.name
+        assert re.search(r"^Status: (proposed|accepted|superseded by .+)$", text, re.M), path.name

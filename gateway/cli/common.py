@@ -19,7 +19,8 @@ from gateway import config
 from gateway.settings import RedisSettings, Settings
 from gateway.supervisor.embedded import embedded_valkey
 from gateway.supervisor.errors import SupervisorError
-from gateway.supervisor.lockfile import prepare_data_dir
+from gateway.supervisor.lockfile import lock_path, prepare_data_dir, read_lock
+from gateway.supervisor.valkey import VALKEY
 from policies.ledger.base import LedgerError
 from policies.ledger.client import Ledger
 from policies.ledger.connect import connect
@@ -63,7 +64,12 @@ class Options:
 def common(command: F) -> F:
     """Give a command ``--json``, ``--config`` and ``--data``, and turn errors into exit 1."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Answer with one line of JSON.")
+    @click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Answer with one line of JSON.",
+    )
     @click.option(
         "--config",
         "config_file",
@@ -124,10 +130,26 @@ async def books(options: Options) -> AsyncIterator[Books]:
     async with AsyncExitStack() as stack:
         url = redis.url
         if url == "embedded":
+            _check_not_elsewhere(options)
             env = config.child_environment()
             url = f"unix://{await stack.enter_async_context(embedded_valkey(options.data, env))}"
         async with opened(url, pepper(options.data), redis.timeout_s) as found:
             yield found
+
+
+def _check_not_elsewhere(options: Options) -> None:
+    """Do not wait for an embedded Valkey that the running server does not have.
+
+    Raises:
+        CommandFailed: the server on this folder keeps its ledger in another Redis.
+    """
+    state = read_lock(lock_path(options.data.absolute()))
+    serving = state is not None and state.kind == "serve" and state.is_live()
+    if serving and state is not None and state.announced and state.socket_of(VALKEY) is None:
+        raise CommandFailed(
+            f"the server on {options.data} keeps its ledger in a Redis of its own: "
+            "give this command the same --config"
+        )
 
 
 @asynccontextmanager
@@ -183,6 +205,12 @@ def _new_pepper(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CommandFailed(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def base_url(host: str | None, port: int) -> str:
+    """Return the URL at which a client on this machine reaches a listener."""
+    name = {None: "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{name}]:{port}" if ":" in str(name) else f"http://{name}:{port}"
 
 
 def usd(nanodollars: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import httpx
 
-from gateway.cli.common import CommandFailed, Options, common
+from gateway.cli.common import CommandFailed, Options, base_url, common
 from gateway.settings import ModelSettings
 from gateway.supervisor.lockfile import lock_path, read_lock
 
@@ -73,8 +73,7 @@ def chat(options: Options, model: str, prompt: str | None) -> None:
     if prompt is None:
         prompt = sys.stdin.read()
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
-    host = state.host if state.host not in (None, "", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
-    url = f"http://{host}:{state.port}/v1/chat/completions"
+    url = f"{base_url(state.host, state.port)}/v1/chat/completions"
     try:
         with httpx.Client(
             headers={"Authorization": f"Bearer {key}"}, timeout=ANSWER_S, trust_env=False

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from gateway.cli.common import CommandFailed, Options, books, common, run, usd
+from gateway.cli.common import Books, CommandFailed, Options, books, common, run, usd
 from gateway.cli.keys import Dollars
-from policies.ledger.base import JournalLine
+from policies.ledger.base import Balance, JournalLine
 
 
 @click.group("credits")
@@ -31,6 +31,7 @@ def grant(options: Options, account: str, amount: int, external_id: str) -> None
 
 async def _grant(options: Options, account: str, amount: int, external_id: str) -> None:
     async with books(options) as found:
+        await _known(found, account)
         try:
             granted = await found.ledger.grant(external_id, account, amount)
         except ValueError as error:
@@ -57,14 +58,27 @@ def show(options: Options, account: str) -> None:
 
 async def _show(options: Options, account: str) -> None:
     async with books(options) as found:
-        balance = await found.ledger.balance(account)
-    if balance is None:
-        raise CommandFailed(f"there is no account {account!r}; 'tollway keys create' makes one")
+        balance = await _known(found, account)
     text = (
         f"{account}: {usd(balance.available_nanodollars)} available, "
         f"{usd(balance.held_nanodollars)} held, {usd(balance.spent_nanodollars)} spent"
     )
     options.say(balance.as_dict(), text)
+
+
+async def _known(found: Books, account: str) -> Balance:
+    """Return an account's balance; a typing error in its name must not make a new one.
+
+    Raises:
+        CommandFailed: there is no such account.
+    """
+    try:
+        balance = await found.ledger.balance(account)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from None
+    if balance is None:
+        raise CommandFailed(f"there is no account {account!r}; 'tollway keys create' makes one")
+    return balance
 
 
 @click.group()
@@ -75,7 +89,13 @@ def journal() -> None:
 @journal.command()
 @click.option("--account", help="Only this account's lines.")
 @click.option("--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
-@click.option("--lines", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option(
+    "--lines",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    show_default=True,
+    help="How many of the newest.",
+)
 @common
 def tail(options: Options, account: str | None, follow: bool, lines: int) -> None:
     """Show the newest lines; with --follow and --json, one JSON object a line."""

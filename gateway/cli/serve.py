@@ -13,7 +13,7 @@ import click
 import httpx
 
 from gateway import __version__, config
-from gateway.cli.common import CommandFailed, Options, common, opened, pepper, run
+from gateway.cli.common import CommandFailed, Options, base_url, common, opened, pepper, run
 from gateway.settings import ModelSettings, Settings
 from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.claim import claim_data_folder
@@ -39,7 +39,13 @@ PROBE_S = 5.0
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="The port to listen on; 0 takes any that is free.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 1),
@@ -109,8 +115,7 @@ class House:
     @property
     def url(self) -> str:
         """Where a client on this machine reaches it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{host}:{self.port}"
+        return base_url(self.host, self.port)
 
     @property
     def redis_url(self) -> str:
@@ -183,7 +188,7 @@ class House:
         secret = pepper(self.options.data)
         async with opened(self.redis_url, secret, self.settings.redis.timeout_s) as books:
             key = await books.keys.first_start(books.ledger)
-        click.echo(self._greeting(key))
+        self.options.say(*self._greeting(key))
         sys.stdout.flush()
         self.lock.update(announced=True)
 
@@ -209,15 +214,20 @@ class House:
         late = [f"{name} is {state}" for name, state in checks.items() if state != "ok"]
         return ", ".join(word for word in late if not word.startswith("supervisor "))
 
-    def _greeting(self, key: NewKey | None) -> str:
+    def _greeting(self, key: NewKey | None) -> tuple[dict[str, object], str]:
+        """Return what the operator is told, for programs and for people."""
         lines = [f"Tollway {__version__} serves {self.url}/v1 (Ctrl-C stops it)"]
         if key is None:
             lines.append("Make a key with: tollway keys create --account NAME --credit USD")
-            return "\n".join(lines)
+            return {"url": self.url}, "\n".join(lines)
         local = self._local_models() or list(self.settings.models)
         body = (
             f'{{"model":"{local[0].id}","stream":true,"temperature":0,'
             '"messages":[{"role":"user","content":"What is the capital of France?"}]}'
+        )
+        command = (
+            f"curl -N {self.url}/v1/chat/completions -H 'Authorization: Bearer {key.text}' "
+            f"-H 'Content-Type: application/json' -d '{body}'"
         )
         lines += [
             "This is the first start. Account 'default' has one dollar, and this key, shown once:",
@@ -225,10 +235,10 @@ class House:
             f"  {key.text}",
             "",
             "Try it:",
-            f"curl -N {self.url}/v1/chat/completions -H 'Authorization: Bearer {key.text}' "
-            f"-H 'Content-Type: application/json' -d '{body}'",
+            command,
         ]
-        return "\n".join(lines)
+        document = {"url": self.url, "account": key.record.account, "key": key.text}
+        return {**document, "try": command}, "\n".join(lines)
 
 
 def _no_reload() -> None:

@@ -19,7 +19,9 @@ from gateway.wiring import WorkerConfig
 @click.command(hidden=True)
 @click.option("--fd", type=int, required=True, help="The listening socket, inherited.")
 @click.option("--redis", "redis_url", required=True, help="Where the ledger is.")
-@click.option("--engine", "engines", multiple=True, metavar="MODEL=SOCKET")
+@click.option(
+    "--engine", "engines", multiple=True, metavar="MODEL=SOCKET", help="A built-in engine."
+)
 @common
 def worker(options: Options, fd: int, redis_url: str, engines: tuple[str, ...]) -> None:
     """Serve requests on an inherited socket until SIGTERM."""

@@ -44,6 +44,7 @@ def test_keys_create_makes_account_key_and_credit_on_an_empty_folder(tmp_path: P
 
 def test_a_grant_counts_once_per_id(tmp_path: Path) -> None:
     """The same id again changes nothing; for another amount it is an error."""
+    tollway("keys", "create", "--account", "acme", data=tmp_path)
     first = tollway("credits", "grant", "acme", "1", "--id", "invoice-1", data=tmp_path)
     again = tollway("credits", "grant", "acme", "1", "--id", "invoice-1", data=tmp_path)
     assert not first["duplicate"]
@@ -58,6 +59,7 @@ def test_failures_are_one_json_line_and_exit_1(tmp_path: Path) -> None:
     """An unknown account, an unknown key, no server."""
     for words in (
         ("credits", "show", "nobody"),
+        ("credits", "grant", "nobody", "1", "--id", "x"),
         ("keys", "revoke", "nope"),
         ("status",),
     ):

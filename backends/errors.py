@@ -21,6 +21,7 @@ Design decision 10 fixes the reactions; ``classify`` is the only place that read
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
 
 Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
@@ -29,6 +30,9 @@ RETRYABLE_STATUSES = frozenset({408, 409, 425})
 REJECTED_STATUSES = frozenset({400, 413, 422})
 
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+_CONTEXT_WORDS = re.compile(
+    r"context (length|window)|(prompt|input|messages) (is |are )?too long", re.IGNORECASE
+)
 _FILTER_CODES = frozenset({"content_policy_violation", "content_filter", "moderation_blocked"})
 
 
@@ -176,5 +180,4 @@ def classify(
 
 def _speaks_of_context(message: str) -> bool:
     """VLLM and older servers give no code, only a sentence about the context length."""
-    text = message.lower()
-    return "context length" in text or "context window" in text
+    return _CONTEXT_WORDS.search(message) is not None

@@ -131,13 +131,13 @@ class FakeBackend:
         yield (ResponseStart("fake", "fake"), UsageUpdate(prompt_tokens, 0))
         pace_ms = script.first_token_ms
         for count, piece in enumerate(pieces, 1):
-            if failure is not None and failure.after_tokens == count - 1:
-                await _break(failure)
+            await _break(failure, after=count - 1)
             if pace_ms:
                 await asyncio.sleep(pace_ms / 1000)
             pace_ms = script.token_ms
             deltas = tuple(TextDelta(index, piece) for index in range(request.n))
             yield (*deltas, UsageUpdate(prompt_tokens, count * request.n))
+        await _break(failure, after=len(pieces))
         dropped = 1 if failure is not None and failure.how == "garbage" else 0
         ends = tuple(ChoiceEnd(index, reason, reason) for index in range(request.n))
         usage = _usage(script, prompt_tokens, len(pieces) * request.n)
@@ -187,8 +187,10 @@ async def _refuse(failure: Failure) -> None:
         raise StreamTruncated("the fake upstream ended without an answer, as scripted")
 
 
-async def _break(failure: Failure) -> None:
-    """Fail in the middle of the answer. ``garbage`` is dropped and the answer goes on."""
+async def _break(failure: Failure | None, *, after: int) -> None:
+    """Fail in the answer if it is time to. ``garbage`` is dropped and the answer goes on."""
+    if failure is None or failure.after_tokens != after:
+        return
     if failure.how == "stall":
         await asyncio.Event().wait()
     if failure.how == "status":

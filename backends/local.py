@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from urllib.parse import quote
 
 import msgspec
 
@@ -63,7 +64,7 @@ class LocalBackend:
         headers = {
             "Content-Type": "application/json",
             "X-Request-Id": request.request_id,
-            "X-Tollway-Account": request.account,
+            "X-Tollway-Account": quote(request.account),
             "X-Tollway-Deadline-Ms": str(int(left_s * 1000)),
         }
         call = Post("/chat/completions", headers, msgspec.json.encode(body))

@@ -7,11 +7,13 @@ early one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import msgspec
@@ -21,6 +23,8 @@ from backends.errors import (
     BackendError,
     ConnectionFailed,
     DeadlineExceeded,
+    EndpointRejected,
+    Phase,
     ProtocolError,
     StreamTruncated,
     classify,
@@ -46,7 +50,11 @@ class Transport:
     """Pooled connections to one upstream, over TCP, TLS or a Unix socket."""
 
     def __init__(self, config: BackendConfig) -> None:
-        """Prepare the pool; nothing connects before the first request."""
+        """Prepare the pool; nothing connects before the first request.
+
+        Raises:
+            ValueError: the base URL is no address.
+        """
         limits = httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=KEEPALIVE_CONNECTIONS,
@@ -54,7 +62,7 @@ class Transport:
         )
         # Deadlines on silence are the dispatcher's; here only connecting is bounded.
         timeout = httpx.Timeout(None, connect=config.connect_ms / 1000)
-        self._base_url = config.base_url.rstrip("/")
+        self._base_url = _address(config.base_url)
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
                 limits=limits, uds=config.socket_path or None, retries=0
@@ -62,6 +70,8 @@ class Transport:
             timeout=timeout,
             trust_env=False,
             follow_redirects=False,
+            # One caller's request must not carry what an upstream set on another's.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
 
     @asynccontextmanager
@@ -71,10 +81,10 @@ class Transport:
         Raises:
             BackendError: the upstream refused, could not be reached, or broke off.
         """
-        request = self._client.build_request(
-            "POST", self._base_url + call.path, headers=dict(call.headers), content=call.body
-        )
         with mapped_errors(started=False):
+            request = self._client.build_request(
+                "POST", self._base_url + call.path, headers=dict(call.headers), content=call.body
+            )
             response = await self._client.send(request, stream=True)
         try:
             if response.status_code >= 300:
@@ -87,6 +97,18 @@ class Transport:
     async def aclose(self) -> None:
         """Close idle connections."""
         await self._client.aclose()
+
+
+def _address(base_url: str) -> str:
+    """Return a base URL that can be asked; it may hold a secret, so errors do not repeat it."""
+    try:
+        url = httpx.URL(base_url)
+        good = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
+    except (httpx.InvalidURL, ValueError):
+        good = False
+    if not good:
+        raise ValueError("'base_url' must be an address such as https://api.example.com/v1")
+    return base_url.rstrip("/")
 
 
 async def _body(response: httpx.Response) -> AsyncGenerator[bytes]:
@@ -108,25 +130,29 @@ def mapped_errors(*, started: bool) -> Iterator[None]:
     """
     try:
         yield
-    except httpx.ConnectTimeout as error:
+    except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise DeadlineExceeded("no connection to the upstream in time", phase="connect") from error
-    except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.ProxyError) as error:
+    except httpx.TimeoutException as error:
+        phase: Phase = "stall" if started else "first_token"
+        raise DeadlineExceeded("the upstream stayed silent", phase=phase) from error
+    except (httpx.ConnectError, httpx.ProxyError) as error:
         raise ConnectionFailed(f"no connection to the upstream: {error}") from error
     except httpx.DecodingError as error:
         raise ProtocolError(f"the upstream's body cannot be decoded: {error}") from error
-    except (httpx.TransportError, httpx.StreamError) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+        raise EndpointRejected(f"the upstream cannot be asked: {error}") from error
+    except (httpx.HTTPError, httpx.StreamError) as error:
         words = str(error) or type(error).__name__
         if started:
             raise StreamTruncated(f"the upstream broke off its answer: {words}") from error
         raise ConnectionFailed(f"the upstream closed the connection: {words}") from error
-    except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
-        raise ProtocolError(f"the upstream cannot be asked: {error}") from error
 
 
 async def _refusal(response: httpx.Response) -> BackendError:
     """Read a bounded piece of an error body and say what it stands for."""
     body = b""
-    with mapped_errors(started=False):
+    # The status says enough where the body breaks off.
+    with suppress(BackendError), mapped_errors(started=True):
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > MAX_ERROR_BODY_BYTES:
@@ -147,15 +173,19 @@ def read_error(body: bytes) -> tuple[str, str | None]:
     """Find message and code in an OpenAI-like error body; ("", None) if there is none."""
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        if isinstance(document, list) and document:
+            document = document[0]
+        return error_words(document.get("error") or document if isinstance(document, dict) else "")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body.decode("utf-8", "replace").strip()[:500], None
-    return error_words(document.get("error", document) if isinstance(document, dict) else document)
 
 
 def error_words(error: object) -> tuple[str, str | None]:
     """Return message and code of a decoded error object, whatever its shape."""
+    if isinstance(error, list) and error:
+        error = error[0]
     if isinstance(error, str):
-        return error, None
+        return error[:2000], None
     if not isinstance(error, dict):
         return "", None
     message = error.get("message") or error.get("detail") or ""
@@ -168,10 +198,10 @@ def retry_after_s(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        wait_s = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+        try:
+            wait_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, wait_s) if math.isfinite(wait_s) else None

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backends.types import CONTENT, Cost, Delta, ReasoningDelta, StreamEvent, Usage, UsageUpdate
-from backends.types import TextDelta as Text
 from backends.types import ToolCallDelta as Call
 from policies.pricing import PICO_PER_NANO, CostParts, Tariff, cost
 
@@ -73,7 +72,10 @@ class Bounds:
     prompt_bytes: int
     images: int = 0
     stop_bytes: int = 0
-    """Length of the longest stop text: generated, counted, and never delivered."""
+    """The longest stop text, for all choices: generated, counted, and never delivered."""
+
+    copies: int = 1
+    """How many answers were asked for: each has an end of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,7 @@ def bill(
         return Bill(Usage(0, 0), Cost(0), 0)
     own = own_count(delivered, bounds)
     if outcome is not Outcome.FINISHED:
-        flags = ("cut",) if delivered.running else ("cut", "own_count")
-        return _priced(own, flags, bounds, tariff)
+        return _priced(own, ("cut", "own_count"), bounds, tariff)
     if report is None:
         return _priced(own, ("usage_missing", "own_count"), bounds, tariff)
     if fault := _fault(report, delivered, bounds, tariff):
@@ -121,7 +122,7 @@ def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
     running = delivered.running
     if running is not None and running.prompt_tokens >= 0 and running.completion_tokens >= 0:
         prompt = running.prompt_tokens
-        completion = min(running.completion_tokens, delivered.total_bytes + END_TOKENS)
+        completion = min(running.completion_tokens, delivered.total_bytes)
     else:
         prompt = bounds.prompt_bytes // BYTES_PER_TOKEN
         completion = delivered.total_bytes // BYTES_PER_TOKEN
@@ -132,10 +133,7 @@ def content_bytes(event: Delta) -> int:
     """Return the UTF-8 length of what an event shows the client."""
     if isinstance(event, Call):
         return _utf8(event.arguments) + (_utf8(event.name) if event.name else 0)
-    size = _utf8(event.text)
-    if isinstance(event, Text) or size:
-        return size
-    return 0
+    return _utf8(event.text)
 
 
 def _utf8(text: str) -> int:
@@ -160,7 +158,7 @@ def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) 
     if tariff.charge_nanodollars(price.total_picodollars) > bounds.hold_nanodollars:
         return "above_hold"
     hidden = 0 if delivered.reasoning_bytes else thought
-    most = delivered.total_bytes + bounds.stop_bytes + END_TOKENS
+    most = delivered.total_bytes + bounds.stop_bytes + END_TOKENS * bounds.copies
     return "above_bytes" if report.completion_tokens - hidden > most else None
 
 

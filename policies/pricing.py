@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 
 from backends.types import Usage
 
 PICO_PER_NANO = 1000
 NANO_PER_USD = 10**9
 PICO_PER_USD = 10**12
+_EXACT = Context(prec=60, traps=[Inexact])
+
+LARGEST_AMOUNT = 10**12
+"""Of anything that is configured or granted, in its own unit."""
+
 FULL_BP = 10_000
 """Basis points of one whole; a markup of 0.05 is 500."""
 
@@ -143,9 +148,12 @@ def nanodollars(usd: Decimal) -> int:
 
 
 def _exact(value: Decimal, scale: int, what: str) -> int:
-    if not value.is_finite() or value < 0:
-        raise ValueError(f"{value} must be {what}, not below zero")
-    scaled = value * scale
+    if not value.is_finite() or not 0 <= value <= LARGEST_AMOUNT:
+        raise ValueError(f"{value} must be {what}, from 0 to {LARGEST_AMOUNT}")
+    try:
+        scaled = _EXACT.multiply(value, Decimal(scale))
+    except Inexact:
+        raise ValueError(f"{value} must be {what}") from None
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{value} must be {what}")
     return int(scaled)

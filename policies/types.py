@@ -10,6 +10,9 @@ from policies.pricing import Tariff
 
 Strategy: TypeAlias = Literal["ordered", "cheapest"]
 
+UNPRICED = frozenset({"service_tier"})
+"""Fields that change the upstream's price. None can be configured, so none is honored."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
@@ -44,11 +47,11 @@ class EndpointView:
     def lacks(self, required: frozenset[str]) -> frozenset[str]:
         """Return those of ``required`` that this endpoint does not honor."""
         unknown = required - self.fields if self.fields is not None else frozenset()
-        return unknown | (required & self.refused)
+        return unknown | (required & (self.refused | UNPRICED))
 
     def honors(self, field: str) -> bool:
         """Whether a request field may be sent to this endpoint."""
-        return field not in self.refused and (self.fields is None or field in self.fields)
+        return not self.lacks(frozenset({field}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ A check takes a path and a value and raises ``InvalidRequest`` or returns None.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -18,7 +17,15 @@ MAX_STOPS = 4
 MAX_NAME_CHARS = 256
 MAX_DEPTH = 64
 """Nesting of a body. Deeper is no chat request, and costs recursion everywhere after."""
-MAX_NODES = 100_000
+MAX_NODES = 200_000
+"""Values of all kinds in a body."""
+
+MAX_MODELS = 32
+MAX_INTEGER = 2**53 - 1
+"""Beyond it JSON readers disagree about what was written."""
+
+MAX_MESSAGE_CHARS = 600
+"""An error repeats names that the client chose; these may be as long as a body."""
 
 
 class InvalidRequest(ValueError):
@@ -32,30 +39,30 @@ class InvalidRequest(ValueError):
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
         """Say what is wrong at ``param``."""
-        super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = _shortened(message, MAX_MESSAGE_CHARS)
+        super().__init__(self.message)
+        self.param = None if param is None else _shortened(param, MAX_NAME_CHARS)
         self.code = code
 
 
 def number(low: float, high: float) -> Check:
-    """Return a check for a finite number in [low, high]."""
+    """Return a check for a number in [low, high]."""
 
     def check(path: str, value: Any) -> None:
         real = isinstance(value, int | float) and not isinstance(value, bool)
-        if not real or not math.isfinite(value) or not low <= value <= high:
+        if not real or not low <= value <= high:  # false for NaN, too
             raise InvalidRequest(f"{path!r} must be a number from {low} to {high}", path)
 
     return check
 
 
-def integer(low: int, high: int | None = None) -> Check:
-    """Return a check for a whole number of at least ``low`` (and at most ``high``)."""
-    words = f"of at least {low}" if high is None else f"from {low} to {high}"
+def integer(low: int, high: int = MAX_INTEGER) -> Check:
+    """Return a check for a whole number in [low, high]."""
+    words = f"of at least {low}" if high == MAX_INTEGER else f"from {low} to {high}"
 
     def check(path: str, value: Any) -> None:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or value < low or (high is not None and value > high):
+        if not whole or not low <= value <= high:
             raise InvalidRequest(f"{path!r} must be a whole number {words}", path)
 
     return check
@@ -133,6 +140,8 @@ def model_name(path: str, value: Any) -> None:
 def model_names(path: str, value: Any) -> None:
     """Check for a list of model names."""
     list_of(model_name)(path, value)
+    if len(value) > MAX_MODELS:
+        raise InvalidRequest(f"{path!r} must name at most {MAX_MODELS} models", path)
 
 
 def usage_options(path: str, value: Any) -> None:
@@ -220,12 +229,18 @@ def _part(path: str, value: Any) -> None:
         raise InvalidRequest(f"'{path}.{kind}' must be an object", f"{path}.{kind}")
 
 
-def vendor_fields(path: str, fields: Mapping[str, Any], *, known: Iterable[str]) -> None:
+def vendor_fields(
+    path: str, fields: Mapping[str, Any], *, known: Iterable[str], costly: Iterable[str]
+) -> None:
     """Check that vendor options cannot set what the gateway itself checks and prices."""
-    clash = sorted(set(fields) & set(known))
-    if clash:
-        where = f"{path}.{clash[0]}"
-        raise InvalidRequest(f"{where!r}: send {clash[0]!r} at the top level instead", where)
+    for name in sorted(set(fields) & set(known)):
+        where = f"{path}.{name}"
+        raise InvalidRequest(f"{where!r}: send {name!r} at the top level instead", where)
+    for name in sorted(set(fields) & set(costly)):
+        where = f"{path}.{name}"
+        raise InvalidRequest(
+            f"{where!r} changes what an answer can cost and is not offered", where, "unsupported"
+        )
 
 
 class Media:
@@ -247,8 +262,9 @@ class Media:
             if kind in ("text", "refusal"):
                 continue
             self.kinds.add(kind)
-            self.images += kind == "image_url"
-            self.bytes += sum(len(v) for v in part[kind].values() if isinstance(v, str))
+            if kind == "image_url":  # held per image; of other media every byte counts
+                self.images += 1
+                self.bytes += sum(len(v) for v in part[kind].values() if isinstance(v, str))
 
 
 def nesting(document: Any) -> None:
@@ -261,13 +277,11 @@ def nesting(document: Any) -> None:
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for node in level:
-            if isinstance(node, dict):
-                below.extend(value for value in node.values() if isinstance(value, dict | list))
-            else:
-                below.extend(value for value in node if isinstance(value, dict | list))
-        seen += len(below)
+            values = node.values() if isinstance(node, dict) else node
+            below.extend(value for value in values if isinstance(value, dict | list))
+            seen += len(node)
         if seen > MAX_NODES:
-            raise InvalidRequest(f"the body holds more than {MAX_NODES} objects and lists")
+            raise InvalidRequest(f"the body holds more than {MAX_NODES} values")
         if not below:
             return
         level = below
@@ -276,5 +290,9 @@ def nesting(document: Any) -> None:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1)
+    match = difflib.get_close_matches(name[:MAX_NAME_CHARS], list(known), n=1)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

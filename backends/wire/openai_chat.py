@@ -6,7 +6,7 @@ reason for every choice that spoke and a clean end (design decision 7).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,6 +27,8 @@ from backends.types import (
 )
 from backends.wire.sse import EventTooLong, SSEDecoder
 
+_DONE = b"[DONE]"
+
 _REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
     "end_turn": "stop",
@@ -39,21 +41,33 @@ _REASONS: Mapping[str, FinishReason] = {
     "model_length": "length",
     "tool_calls": "tool_calls",
     "tool_use": "tool_calls",
+    "tool_call": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "refusal": "content_filter",
     "safety": "content_filter",
+    "error": "error",
+    "abort": "error",
+    "network_error": "error",
+    "insufficient_system_resource": "error",
+    "malformed_function_call": "error",
 }
+"""Words that are not here count as a plain stop."""
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
 
 
 class _ToolCall(msgspec.Struct):
     index: int | None = None
-    id: str | None = None
-    function: dict[str, Any] | None = None
+    id: Any = None
+    function: _Function | None = None
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     reasoning_details: Any = None
@@ -69,9 +83,9 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    id: str | None = None
+    id: Any = None
     model: str | None = None
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
 
@@ -79,12 +93,19 @@ class _Chunk(msgspec.Struct):
 class StreamDecoder:
     """Turns the body of one streamed answer into events.
 
-    ``feed`` bytes as they arrive until ``done``; call ``end`` when the body ends first.
+    ``feed`` bytes as they arrive until ``done`` or ``failure``; call ``end`` when the body
+    ends first. What came before a failure is returned before it, wherever the reads were cut.
+
+    Attributes:
+        done: the end marker has been read.
+        failure: why the answer broke, or None: an error in the stream, no finish reason, or
+            no longer the wire it should be.
     """
 
     def __init__(self) -> None:
         """Start before the first byte."""
         self.done = False
+        self.failure: BackendError | None = None
         self._sse = SSEDecoder()
         self._chunks = msgspec.json.Decoder(_Chunk)
         self._started = False
@@ -95,34 +116,40 @@ class StreamDecoder:
         self._dropped = 0
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        """Return the events that ``data`` completes.
-
-        Raises:
-            BackendError: an error in the stream, or no longer the wire it should be.
-        """
+        """Return the events that ``data`` completes."""
         events: list[StreamEvent] = []
-        try:
-            for payload in self._sse.feed(data):
-                if payload == b"[DONE]":
-                    events.append(self._finish())
-                    break
-                self._payload(payload, events)
-        except EventTooLong as error:
-            raise ProtocolError(f"the upstream's stream: {error}") from error
+        self._take(self._sse.feed(data), events)
         return events
 
     def end(self) -> list[StreamEvent]:
-        """The body ended cleanly without ``[DONE]``: finish if the answer is complete.
+        """The body ended cleanly without ``[DONE]``: finish if the answer is complete."""
+        events: list[StreamEvent] = []
+        self._take((*self._sse.end(), _DONE), events)
+        return events
 
-        Raises:
-            StreamTruncated: it is not.
-        """
-        return [] if self.done else [self._finish()]
+    def _take(self, payloads: Iterable[bytes], events: list[StreamEvent]) -> None:
+        if self.done or self.failure is not None:
+            return
+        try:
+            for payload in payloads:
+                if payload.rstrip() == _DONE:
+                    events.append(self._finish())
+                    return
+                self._payload(payload, events)
+        except EventTooLong as error:
+            self.failure = ProtocolError(f"the upstream's stream: {error}")
+        except RecursionError:
+            self.failure = ProtocolError("a chunk is nested too deep for OpenAI's chat wire")
+        except BackendError as error:
+            self.failure = error
 
     def _payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         try:
             chunk = self._chunks.decode(payload)
         except msgspec.ValidationError as error:
+            if not _is_json(payload):
+                self._dropped += 1
+                return
             raise ProtocolError(f"a chunk is not of OpenAI's chat wire: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._dropped += 1
@@ -131,8 +158,8 @@ class StreamDecoder:
             raise stream_error(chunk.error)
         if not self._started:
             self._started = True
-            events.append(ResponseStart(chunk.id, chunk.model))
-        for choice in chunk.choices:
+            events.append(ResponseStart(_word(chunk.id), chunk.model))
+        for choice in chunk.choices or ():
             self._choice(choice, events)
         if chunk.usage is not None:
             self._report(chunk.usage, events)
@@ -146,32 +173,36 @@ class StreamDecoder:
         raw = choice.finish_reason
         if not raw:
             return
-        if raw == "error":
-            raise UpstreamFailed("the upstream ended its answer with finish reason 'error'")
         reason = _REASONS.get(raw.lower(), "stop")
+        if reason == "error":
+            raise UpstreamFailed(f"the upstream ended its answer with finish reason {raw!r}")
         if reason == "stop" and choice.index in self._called:
             reason = "tool_calls"
         self._ends[choice.index] = ChoiceEnd(choice.index, reason, raw)
 
     def _deltas(self, choice: _Choice, delta: _Delta, events: list[StreamEvent]) -> None:
         index = choice.index
-        thought = delta.reasoning or delta.reasoning_content
-        if thought or delta.reasoning_details:
-            events.append(ReasoningDelta(index, thought or "", delta.reasoning_details))
-        if delta.content:
-            events.append(TextDelta(index, delta.content, choice.logprobs))
+        thought, text = delta.reasoning or delta.reasoning_content or "", delta.content or ""
+        if not isinstance(text, str):
+            thought, text = thought + _joined(text, "thinking"), _joined(text, "text")
+        details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
+        if thought or details:
+            events.append(ReasoningDelta(index, thought, details or None))
+        if text:
+            logprobs = choice.logprobs if isinstance(choice.logprobs, dict) else None
+            events.append(TextDelta(index, text, logprobs))
         if delta.refusal:
             events.append(RefusalDelta(index, delta.refusal))
         for position, call in enumerate(delta.tool_calls or ()):
-            function = call.function or {}
+            function = call.function or _Function()
             self._called.add(index)
             events.append(
                 ToolCallDelta(
                     index,
                     position if call.index is None else call.index,
-                    call.id,
-                    function.get("name"),
-                    function.get("arguments") or "",
+                    _word(call.id),
+                    function.name or None,
+                    _arguments(function.arguments),
                 )
             )
 
@@ -203,12 +234,15 @@ def read_usage(document: Any) -> Usage | None:
     )
     if prompt is None or completion is None:
         return None
+    thought = _detail(document, "completion_tokens_details", "reasoning_tokens")
+    if thought and document.get("total_tokens") == prompt + completion + thought:
+        completion += thought  # counted apart, as the total shows
     return Usage(
         prompt,
         completion,
         _detail(document, "prompt_tokens_details", "cached_tokens"),
         _detail(document, "prompt_tokens_details", "cache_write_tokens"),
-        _detail(document, "completion_tokens_details", "reasoning_tokens"),
+        thought,
     )
 
 
@@ -220,6 +254,38 @@ def _count(value: Any) -> int | None:
 def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
     details = usage.get(group)
     return _count(details.get(name)) if isinstance(details, dict) else None
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _word(value: Any) -> str | None:
+    """Read an id: a string, or the number that some servers send; empty means absent."""
+    return str(value) if isinstance(value, str | int) and value != "" else None
+
+
+def _arguments(value: Any) -> str:
+    """Read a piece of arguments: text, or the object itself that some servers send."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def _joined(parts: list[Any], kind: str) -> str:
+    """Join the texts of one kind in content that came as a list of typed parts."""
+    pieces = []
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") == kind:
+            piece = part.get(kind)
+            if isinstance(piece, list) and kind != "text":
+                piece = _joined(piece, "text")
+            pieces.append(piece)
+    return "".join(piece for piece in pieces if isinstance(piece, str))
 
 
 def stream_error(error: Any) -> BackendError:

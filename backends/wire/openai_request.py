@@ -79,6 +79,9 @@ _LATER = {
     "deferred_tools": "server tools are not offered",
 }
 
+_COSTLY = ("best_of", "max_new_tokens", "max_output_tokens", "web_search_options")
+"""Names at some upstreams for what multiplies an answer or adds a fee: no hold covers it."""
+
 _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "temperature": (1,),
     "top_p": (1,),
@@ -167,7 +170,8 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     body.update((k, v) for k, v in request.params.items() if k not in _OUTPUT_FIELDS)
     if request.output_bound is not None:
         body[request.output_field] = request.output_bound
-    body.update(request.provider.options.get(options_key, {}))
+    if options_key:
+        body.update(request.provider.options.get(options_key, {}))
     body["stream"] = True
     body["stream_options"] = {"include_usage": True}
     return body
@@ -182,7 +186,10 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"the body must be one JSON object in UTF-8: {error}") from error
     if not isinstance(document, dict):
         raise InvalidRequest('the body must be a JSON object, such as {"model": ...}')
-    if body.count(b"[") + body.count(b"{") > checks.MAX_DEPTH:
+    # Counting bytes is cheap and finds nearly every body that needs no walk.
+    if body.count(b"[") + body.count(b"{") > checks.MAX_DEPTH or (
+        body.count(b",") >= checks.MAX_NODES
+    ):
         checks.nesting(document)
     return document
 
@@ -206,11 +213,11 @@ def _is_default(name: str, value: Any) -> bool:
 
 
 def _models(document: Mapping[str, Any]) -> tuple[str, ...]:
-    names = [document["model"]] if document.get("model") else []
-    names += [name for name in document.get("models") or () if name not in names]
+    first = (document["model"],) if document.get("model") else ()
+    names = tuple(dict.fromkeys((*first, *(document.get("models") or ()))))
     if not names:
         raise InvalidRequest("'model' is required; GET /v1/models lists the names", "model")
-    return tuple(names)
+    return names
 
 
 def _output_limit(params: Mapping[str, Any]) -> tuple[int | None, OutputField]:
@@ -230,11 +237,14 @@ def _provider(document: Mapping[str, Any]) -> ProviderPreferences:
                 f"provider.{name}",
                 "unsupported",
             )
-    options = document.get("options") or {}
+    options = document.get("options")
+    options = {} if options is None else options
     checks.mapping("provider.options", options)
     for slug, fields in options.items():
         checks.mapping(f"provider.options.{slug}", fields)
-        checks.vendor_fields(f"provider.options.{slug}", fields, known=(*_TO_UPSTREAM, *_NOT_SENT))
+        checks.vendor_fields(
+            f"provider.options.{slug}", fields, known=(*_TO_UPSTREAM, *_NOT_SENT), costly=_COSTLY
+        )
     strict = document.get("require_parameters")
     if strict is not None:
         checks.boolean("provider.require_parameters", strict)

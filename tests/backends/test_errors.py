@@ -1,0 +1,97 @@
+"""The error tree and the one place that reads statuses."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from backends import errors
+from backends.errors import (
+    BackendError,
+    ContentFiltered,
+    ContextLengthExceeded,
+    EndpointRejected,
+    RateLimited,
+    RequestRejected,
+    UpstreamFailed,
+    classify,
+)
+
+
+@pytest.mark.parametrize("status", range(300, 600))
+def test_every_status_has_exactly_one_reaction(status: int) -> None:
+    """No status falls through, and only these end a request."""
+    error = classify(status, "words")
+    assert error.move_on is (status not in {400, 413, 422})
+    assert error.retry_here is (status in {408, 409, 425, 429} or status >= 500)
+    expected = {400: RequestRejected, 413: RequestRejected, 422: RequestRejected, 429: RateLimited}
+    other = UpstreamFailed if error.retry_here else EndpointRejected
+    assert type(error) is expected.get(status, other)
+    assert (error.message, error.upstream_status) == ("words", status)
+
+
+@pytest.mark.parametrize("status", [400, 403, 413, 422, 429, 500])
+def test_a_content_filter_ends_the_request_whatever_the_status(status: int) -> None:
+    """Asking elsewhere would be a way around it."""
+    error = classify(status, "no", code="content_filter")
+    assert type(error) is ContentFiltered
+    assert not error.move_on
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 8192 tokens",
+        "exceeds the CONTEXT WINDOW",
+        "prompt is too long: 210000 tokens",
+        "prompt too long; exceeded max context length",
+        "The total length of all messages is too long.",
+    ],
+)
+def test_a_context_error_is_known_by_its_words(words: str) -> None:
+    """It moves on to a larger window; only statuses that refuse the request are read so."""
+    assert type(classify(400, words)) is ContextLengthExceeded
+    assert type(classify(500, words)) is UpstreamFailed
+
+
+@pytest.mark.parametrize("words", ["tool name is too long", "bad context", "length"])
+def test_other_words_are_no_context_error(words: str) -> None:
+    """A guess would send a wrong request to every endpoint."""
+    assert type(classify(400, words)) is RequestRejected
+
+
+def tree() -> list[type[BackendError]]:
+    """Return the classes of the module."""
+    members = inspect.getmembers(errors, inspect.isclass)
+    return [kind for _, kind in members if issubclass(kind, BackendError)]
+
+
+def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
+    """Every class is drawn under its parent."""
+    drawn: dict[str, str | None] = {}
+    path: list[tuple[int, str]] = []
+    for line in inspect.getdoc(errors).splitlines()[2:]:
+        name = line.lstrip(" |`-").split(" ")[0]
+        if not name or not hasattr(errors, name):
+            continue
+        depth = line.index(name)
+        path = [entry for entry in path if entry[0] < depth]
+        drawn[name] = path[-1][1] if path else None
+        path.append((depth, name))
+    found = {k.__name__: None if k is BackendError else k.__bases__[0].__name__ for k in tree()}
+    assert drawn == found
+
+
+@pytest.mark.parametrize("kind", tree(), ids=lambda kind: kind.__name__)
+def test_every_error_says_what_a_client_sees(kind: type[BackendError]) -> None:
+    """A status of the 4xx or 5xx and a name for `error_type`."""
+    assert 400 <= kind.status < 600
+    assert kind.error_type.replace("_", "").isalpha()
+
+
+def test_silence_and_wrong_wires_are_never_tried_again_here() -> None:
+    """Design decision 10."""
+    never = {"DeadlineExceeded", "ProtocolError", "RequestRejected", "EndpointRejected"}
+    never |= {"ContextLengthExceeded", "ContentFiltered", "BackendError"}
+    assert {kind.__name__ for kind in tree() if not kind.retry_here} == never

@@ -1,0 +1,379 @@
+"""Streams of the OpenAI chat wire become events: lenient in reading, strict in promises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from backends.errors import (
+    BackendError,
+    ContentFiltered,
+    ContextLengthExceeded,
+    ProtocolError,
+    RateLimited,
+    RequestRejected,
+    StreamTruncated,
+    UpstreamFailed,
+)
+from backends.types import (
+    AnswerHead,
+    ChoiceEnd,
+    Cost,
+    Delta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseStart,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageUpdate,
+)
+from backends.wire.openai_chat import StreamDecoder, read_usage, stream_error
+from backends.wire.openai_reply import COMMENT, ChunkEncoder, usage_body
+from tests.upstream import DONE, answer, choice, chunk, data, delta, usage
+from tests.wire.test_sse import split
+
+HEAD = AnswerHead("gen-1", "acme/chat", "acme", 1_700_000_000)
+
+
+def decode(*reads: bytes) -> tuple[list[StreamEvent], BackendError | None]:
+    """Return the events of a stream that arrives in these reads, and what broke it."""
+    decoder = StreamDecoder()
+    events: list[StreamEvent] = []
+    for read in reads:
+        events += decoder.feed(read)
+        if decoder.done or decoder.failure:
+            return events, decoder.failure
+    events += decoder.end()
+    return events, decoder.failure
+
+
+def one(body: bytes) -> list[StreamEvent]:
+    """Return the events of a stream that must be complete."""
+    events, failure = decode(body)
+    assert failure is None, failure
+    assert isinstance(events[-1], Finish)
+    return events
+
+
+def content(body: bytes) -> list[StreamEvent]:
+    """Return what a complete stream said, without start, counts and finish."""
+    return [e for e in one(body) if not isinstance(e, ResponseStart | UsageUpdate | Finish)]
+
+
+def ended(*choices: dict[str, Any]) -> bytes:
+    """Return a complete stream of one chunk with these choices, and a stop."""
+    return data(chunk(*choices)) + data(chunk(choice(0, "stop"))) + DONE
+
+
+_texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+_index = st.integers(0, 1)
+_json = st.dictionaries(
+    st.text(st.characters(codec="utf-8"), max_size=3), st.integers(), max_size=2
+)
+_deltas: st.SearchStrategy[Delta] = st.one_of(
+    st.builds(TextDelta, _index, _texts, st.none() | st.just({"content": [{"token": "a"}]})),
+    st.builds(ReasoningDelta, _index, _texts, st.none() | st.lists(_json, min_size=1, max_size=2)),
+    st.builds(RefusalDelta, _index, _texts),
+    st.builds(
+        ToolCallDelta, _index, st.integers(0, 2), st.none() | _texts, st.none() | _texts, _texts
+    ),
+)
+
+
+@given(
+    st.lists(_deltas, max_size=6), st.sampled_from(["stop", "length", "content_filter"]), st.data()
+)
+def test_what_we_write_for_clients_reads_back_as_the_same_events(
+    deltas: list[Delta], reason: Any, draw: st.DataObject
+) -> None:
+    """Encoding and decoding lose nothing, wherever the bytes are cut and comments fall."""
+    encoder = ChunkEncoder(HEAD)
+    called = {d.index for d in deltas if isinstance(d, ToolCallDelta)}
+    ends = tuple(
+        ChoiceEnd(i, "tool_calls" if reason == "stop" and i in called else reason, reason)
+        for i in (0, 1)
+    )
+    told = Usage(9, 5, 4, None, 2)
+    written = tuple(msgspec.structs.replace(end, raw_reason=end.reason) for end in ends)
+    body = b"".join([COMMENT, *(encoder.delta(d) for d in deltas)])
+    body += encoder.finish(ends, usage_body(told, Cost(12)))
+    cuts = draw.draw(st.lists(st.integers(0, len(body)), max_size=12))
+    events, failure = decode(*split(body, cuts))
+    assert failure is None
+    start, *said, finish = events
+    assert start == ResponseStart("gen-1", "acme/chat")
+    assert said == deltas
+    assert finish == Finish(written, told)
+
+
+@given(st.lists(st.integers(0, 3000), max_size=12), st.integers(0, 3000))
+def test_a_cut_stream_is_never_finished_and_never_says_more(cuts: list[int], at: int) -> None:
+    """Cut anywhere before the finish reason: a prefix of the events, and a truncation."""
+    body = b"".join(answer("Grüße ", "🌍 ", "ja", reason="length")[:-2])
+    at %= body.index(b'"length"')
+    whole = one(body)
+    events, failure = decode(*split(body[:at], cuts))
+    assert isinstance(failure, StreamTruncated)
+    assert events == whole[: len(events)]
+
+
+@given(st.binary(max_size=40).filter(lambda junk: not set(junk) & set(b"\r\n")))
+@example(b"[DONE")
+@example(b'{"choices": 5, garbage')
+@example(b'{"id": 1, "choices": [{"delta": {"content": 7}}')
+@example(b"")
+@example(b"NaN")
+@example(b"\xff")
+def test_data_that_is_not_json_is_dropped_and_counted(junk: bytes) -> None:
+    """Never an error, never content, whatever it looks like at first."""
+    if junk.rstrip() == b"[DONE]" or _is_json(junk):
+        return
+    body = data(delta("a")) + b"data: " + junk + b"\n\n" + b"".join(answer("b"))
+    events = one(body)
+    assert [e.text for e in events if isinstance(e, TextDelta)] == ["a", "b"]
+    assert isinstance(events[-1], Finish)
+    assert events[-1].dropped_events == 1
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        msgspec.json.decode(payload)
+    except ValueError:
+        return False
+    return True
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+_places = [
+    ("id",), ("model",), ("choices",), ("usage",), ("error",),
+    ("choices", 0), ("choices", 0, "index"), ("choices", 0, "delta"), ("choices", 0, "logprobs"),
+    ("choices", 0, "finish_reason"),
+    *(("choices", 0, "delta", name) for name in (
+        "content", "reasoning", "reasoning_content", "reasoning_details", "refusal", "tool_calls")),
+    *(("choices", 0, "delta", "tool_calls", 0, name) for name in ("index", "id", "function")),
+    *(("choices", 0, "delta", "tool_calls", 0, "function", n) for n in ("name", "arguments")),
+    ("usage", "prompt_tokens"), ("usage", "completion_tokens"), ("usage", "prompt_tokens_details"),
+]  # fmt: skip
+
+
+@given(st.sampled_from(_places), _values)
+def test_a_chunk_of_any_shape_gives_events_or_one_of_our_errors(
+    place: tuple[str | int, ...], value: Any
+) -> None:
+    """Nothing but a ``BackendError`` comes of a wrong upstream, and every event is well typed."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    document: Any = chunk(choice(content="a", tool_calls=[call]), usage=usage(1, 1))
+    spot = document
+    for step in place[:-1]:
+        spot = spot[step]
+    spot[place[-1]] = value
+    events, _ = decode(data(document), *answer("b"))
+    for event in events:
+        if not isinstance(event, Finish):
+            assert msgspec.convert(msgspec.to_builtins(event), type(event)) == event
+
+
+def test_nesting_that_no_parser_follows_is_a_protocol_error() -> None:
+    """Deep nesting in an upstream's chunk breaks that answer, not the worker."""
+    for deep in (b'{"usage": ' + b"[" * 100_000, b'{"x": ' + b"[" * 100_000):
+        _, failure = decode(b"data: " + deep + b"\n\n")
+        assert isinstance(failure, ProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("stop", "stop"), ("end_turn", "stop"), ("STOP", "stop"), ("eos", "stop"),
+        ("COMPLETE", "stop"), ("never heard of", "stop"),
+        ("length", "length"), ("MAX_TOKENS", "length"), ("model_length", "length"),
+        ("tool_calls", "tool_calls"), ("TOOL_CALL", "tool_calls"), ("function_call", "tool_calls"),
+        ("content_filter", "content_filter"), ("refusal", "content_filter"),
+        ("SAFETY", "content_filter"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_normalized_and_the_upstreams_word_kept(raw: str, reason: Any) -> None:
+    """Five words for clients; beside them what was really said."""
+    finish = one(data(chunk(choice(0, raw, content="a"))) + DONE)[-1]
+    assert isinstance(finish, Finish)
+    assert finish.choices == (ChoiceEnd(0, reason, raw),)
+
+
+@pytest.mark.parametrize("raw", ["error", "ERROR", "abort", "insufficient_system_resource"])
+def test_a_reason_that_means_failure_is_no_finish(raw: str) -> None:
+    """An answer that the upstream gave up must not look complete."""
+    events, failure = decode(data(delta("half")) + data(chunk(choice(0, raw))) + DONE)
+    assert isinstance(failure, UpstreamFailed)
+    assert raw in failure.message
+    assert events[-1] == TextDelta(0, "half")
+
+
+def test_a_stop_after_tool_calls_means_tool_calls() -> None:
+    """Some servers say stop either way; clients act on the word."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    finish = one(ended(choice(tool_calls=[call])))[-1]
+    assert isinstance(finish, Finish)
+    assert finish.choices == (ChoiceEnd(0, "tool_calls", "stop"),)
+
+
+def test_a_finish_reason_that_is_repeated_counts_once() -> None:
+    """Some repeat the finished choice in the chunk with usage."""
+    body = data(chunk(choice(0, "stop", content="a")))
+    body += data(chunk(choice(0, "stop"), usage=usage(3, 1))) + DONE
+    assert one(body)[-1] == Finish((ChoiceEnd(0, "stop", "stop"),), Usage(3, 1))
+
+
+def test_bytes_after_the_end_marker_are_not_read() -> None:
+    """The answer is over."""
+    decoder = StreamDecoder()
+    decoder.feed(b"".join(answer("a")) + data(delta("b")))
+    assert decoder.done
+    assert decoder.feed(data(delta("c"))) == []
+    assert decoder.end() == []
+
+
+def test_an_end_marker_may_carry_spaces() -> None:
+    """`[DONE] ` is meant as `[DONE]`."""
+    assert isinstance(one(b"".join(answer("a")[:-1]) + b"data: [DONE] \n\n")[-1], Finish)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], [TextDelta(0, "ab")]),
+        (
+            [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}],
+            [ReasoningDelta(0, "hm")],
+        ),
+        ([{"type": "thinking", "thinking": "hm"}], [ReasoningDelta(0, "hm")]),
+        ([{"type": "other", "text": "a"}, 5, {"type": "text", "text": 5}], []),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_content_may_come_as_typed_parts(given: Any, expected: list[Delta]) -> None:
+    """Text and thinking are told apart; other parts are left out."""
+    assert content(ended(choice(content=given))) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ({"id": "c", "function": {"name": "f"}}, ToolCallDelta(0, 0, "c", "f", "")),
+        ({"index": 2, "function": {"arguments": "x"}}, ToolCallDelta(0, 2, None, None, "x")),
+        ({"id": 0, "function": {"name": "f"}}, ToolCallDelta(0, 0, "0", "f", "")),
+        ({"id": "", "function": {"name": ""}}, ToolCallDelta(0, 0, None, None, "")),
+        ({"id": None, "function": None}, ToolCallDelta(0, 0, None, None, "")),
+        ({"function": {"name": None, "arguments": None}}, ToolCallDelta(0, 0, None, None, "")),
+        ({"function": {"arguments": {"a": [1]}}}, ToolCallDelta(0, 0, None, None, '{"a":[1]}')),
+    ],
+)
+def test_tool_calls_of_many_servers_are_read(call: dict[str, Any], expected: ToolCallDelta) -> None:
+    """Absent, empty or numeric ids, and arguments as an object."""
+    assert content(ended(choice(tool_calls=[call]))) == [expected]
+
+
+def test_counts_after_the_end_are_no_running_counts() -> None:
+    """A running count is one that comes before the last choice ended."""
+    body = data(delta("a", usage=usage(3, 1))) + data(chunk(choice(0, "stop"), usage=usage(3, 2)))
+    events = one(body + data(chunk(usage=usage(3, 2))) + DONE)
+    assert [e for e in events if isinstance(e, UsageUpdate)] == [UsageUpdate(3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("document", "read"),
+    [
+        (None, None),
+        ({}, None),
+        ([], None),
+        ({"prompt_tokens": 1}, None),
+        ({"prompt_tokens": 1, "completion_tokens": None}, None),
+        ({"prompt_tokens": 1, "completion_tokens": 2.5}, None),
+        ({"prompt_tokens": True, "completion_tokens": 1}, None),
+        (usage(1, 2), Usage(1, 2)),
+        (usage(-1, 2), Usage(-1, 2)),
+        (usage(1, 2, prompt_tokens_details=[]), Usage(1, 2)),
+        (usage(1, 2, prompt_tokens_details={"cached_tokens": 0}), Usage(1, 2, cached_tokens=0)),
+        (
+            usage(9, 8, completion_tokens_details={"reasoning_tokens": 3}),
+            Usage(9, 8, reasoning_tokens=3),
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 8,
+                "total_tokens": 20,
+                "completion_tokens_details": {"reasoning_tokens": 3},
+            },
+            Usage(9, 11, reasoning_tokens=3),
+        ),
+    ],
+)
+def test_usage_is_read_or_unknown(document: Any, read: Usage | None) -> None:
+    """None where two whole counts are not there; reasoning that a total shows apart is added."""
+    assert read_usage(document) == read
+
+
+@pytest.mark.parametrize(
+    ("report", "kind", "status"),
+    [
+        ("overloaded", UpstreamFailed, None),
+        ({"message": "no", "code": 429}, RateLimited, 429),
+        ({"message": "no", "code": 400}, RequestRejected, 400),
+        ({"message": "no", "code": "content_filter"}, ContentFiltered, 502),
+        ({"message": "no", "code": "context_length_exceeded"}, ContextLengthExceeded, 502),
+        ({"message": "context length is 5", "code": 400}, ContextLengthExceeded, 400),
+        ({"message": None, "code": None}, UpstreamFailed, 502),
+        ({"code": 200}, UpstreamFailed, 502),
+        ({"code": True}, UpstreamFailed, 502),
+        (["no"], UpstreamFailed, None),
+    ],
+)
+def test_an_error_report_is_classified(
+    report: Any, kind: type[BackendError], status: int | None
+) -> None:
+    """As a status would be, and never without words."""
+    error = stream_error(report)
+    assert type(error) is kind
+    assert error.upstream_status == status
+    assert error.message
+
+
+def test_an_error_beside_choices_is_an_error() -> None:
+    """Error, choices and usage in one chunk, then an end marker: still no answer."""
+    report = chunk(choice(content=""), usage=usage(4, 1), error={"code": 400, "message": "limit"})
+    events, failure = decode(data(delta("half")) + data(report) + DONE)
+    assert isinstance(failure, RequestRejected)
+    assert events[-1] == TextDelta(0, "half")
+
+
+@given(st.lists(st.integers(0, 4000), max_size=10))
+def test_what_came_before_an_error_is_the_same_however_the_reads_are_cut(cuts: list[int]) -> None:
+    """Two equal answers cost the same and fail the same."""
+    body = b"".join(answer("a", "b", "c")[:3]) + data({"error": {"message": "x", "code": 503}})
+    whole, broke = decode(body)
+    events, failure = decode(*split(body, cuts))
+    assert events == whole
+    assert [e.text for e in events if isinstance(e, TextDelta)] == ["a", "b", "c"]
+    assert type(failure) is type(broke) is UpstreamFailed
+
+
+def test_chunks_without_an_id_or_a_choice_are_read() -> None:
+    """First chunks with filter results only, empty ids, and padding nobody asked for."""
+    first = {"id": "", "model": "", "choices": [], "prompt_filter_results": [], "p": "abc"}
+    events = one(data(first) + data({"choices": None}) + b"".join(answer("a")))
+    assert events[0] == ResponseStart(None, "")
+    assert json.dumps(msgspec.to_builtins(events[1])).count('"a"') == 1

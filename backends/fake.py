@@ -127,7 +127,7 @@ class FakeBackend:
     ) -> AsyncGenerator[Sequence[StreamEvent]]:
         script = self._script
         pieces, reason = _cut(_pieces(script), request)
-        prompt_tokens = request.prompt_bytes // _PROMPT_BYTES_PER_TOKEN
+        prompt_tokens = request.content_bytes // _PROMPT_BYTES_PER_TOKEN
         yield (ResponseStart("fake", "fake"), UsageUpdate(prompt_tokens, 0))
         pace_ms = script.first_token_ms
         for count, piece in enumerate(pieces, 1):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -59,6 +60,7 @@ class LocalBackend:
     async def stream(self, request: ChatRequest, *, deadline: float) -> AsyncIterator[EventBatches]:
         """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
         body = encode_request(request, model=self._model)
+        body["messages"] = [_plain(message) for message in request.messages]
         body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
         headers = {
@@ -74,3 +76,11 @@ class LocalBackend:
     async def aclose(self) -> None:
         """Close idle connections."""
         await self._transport.aclose()
+
+
+def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message with what the engine reads; other keys are for other wires."""
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = [{"type": "text", "text": part[part["type"]]} for part in content]
+    return {"role": message["role"], "content": content}

@@ -20,6 +20,11 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 OutputField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 
 
+def utf8_bytes(text: str) -> int:
+    """Return how many bytes a text has on the wire."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 class ProviderPreferences(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller says about endpoints in the ``provider`` object."""
 
@@ -49,7 +54,10 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Fields and part types an endpoint must honor: those given with a non-default value."""
 
     prompt_bytes: int
-    """UTF-8 bytes that can become prompt tokens (media data not counted)."""
+    """A bound: everything in the body that can become prompt tokens (no image data)."""
+
+    content_bytes: int = 0
+    """UTF-8 bytes of the text in the messages, for a count of our own."""
 
     images: int = 0
     max_tokens: int | None = None

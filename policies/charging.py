@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from backends.types import CONTENT, Cost, Delta, ReasoningDelta, StreamEvent, Usage, UsageUpdate
+from backends.types import (
+    CONTENT,
+    Cost,
+    Delta,
+    ReasoningDelta,
+    StreamEvent,
+    Usage,
+    UsageUpdate,
+    utf8_bytes,
+)
 from backends.types import ToolCallDelta as Call
 from policies.pricing import PICO_PER_NANO, CostParts, Tariff, cost
 
@@ -69,7 +78,7 @@ class Bounds:
     output_tokens: int
     """For all choices together."""
 
-    prompt_bytes: int
+    content_bytes: int
     images: int = 0
     stop_bytes: int = 0
     """The longest stop text, for all choices: generated, counted, and never delivered."""
@@ -124,7 +133,7 @@ def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
         prompt = running.prompt_tokens
         completion = min(running.completion_tokens, delivered.total_bytes)
     else:
-        prompt = bounds.prompt_bytes // BYTES_PER_TOKEN
+        prompt = bounds.content_bytes // BYTES_PER_TOKEN
         completion = delivered.total_bytes // BYTES_PER_TOKEN
     return Usage(min(prompt, bounds.prompt_tokens), min(completion, bounds.output_tokens))
 
@@ -132,12 +141,8 @@ def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
 def content_bytes(event: Delta) -> int:
     """Return the UTF-8 length of what an event shows the client."""
     if isinstance(event, Call):
-        return _utf8(event.arguments) + (_utf8(event.name) if event.name else 0)
-    return _utf8(event.text)
-
-
-def _utf8(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        return sum(utf8_bytes(text) for text in (event.id, event.name, event.arguments) if text)
+    return utf8_bytes(event.text)
 
 
 def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) -> str | None:
@@ -157,7 +162,7 @@ def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) 
     price = cost(tariff.price, report, bounds.images)
     if tariff.charge_nanodollars(price.total_picodollars) > bounds.hold_nanodollars:
         return "above_hold"
-    hidden = 0 if delivered.reasoning_bytes else thought
+    hidden = max(0, thought - delivered.reasoning_bytes)
     most = delivered.total_bytes + bounds.stop_bytes + END_TOKENS * bounds.copies
     return "above_bytes" if report.completion_tokens - hidden > most else None
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import redis as redis_client
 
 from tests.valkey_server import ValkeyServer
+
+# The same examples in every run, and no clock: a busy machine must not fail a property.
+hypothesis.settings.register_profile("tollway", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("tollway")
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from backends.types import utf8_bytes
+
 Check: TypeAlias = Callable[[str, Any], None]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -243,28 +245,33 @@ def vendor_fields(
         )
 
 
-class Media:
-    """Counts what messages carry besides text."""
+class Content:
+    """Counts what messages carry: text, images, and what an endpoint must understand."""
 
     def __init__(self) -> None:
         """Start with nothing seen."""
+        self.text_bytes = 0
         self.images = 0
-        self.bytes = 0
-        self.kinds: set[str] = set()
+        self.image_bytes = 0
+        self.required: set[str] = set()
 
     def count(self, message: Mapping[str, Any]) -> None:
         """Add one checked message."""
-        content = message.get("content")
-        if not isinstance(content, list):
+        if message["role"] == "tool" or message.get("tool_calls"):
+            self.required.add("tools")
+        content = message.get("content") or ()
+        if isinstance(content, str):
+            self.text_bytes += utf8_bytes(content)
             return
         for part in content:
             kind = part["type"]
             if kind in ("text", "refusal"):
+                self.text_bytes += utf8_bytes(part[kind])
                 continue
-            self.kinds.add(kind)
+            self.required.add(kind)
             if kind == "image_url":  # held per image; of other media every byte counts
                 self.images += 1
-                self.bytes += sum(len(v) for v in part[kind].values() if isinstance(v, str))
+                self.image_bytes += sum(len(v) for v in part[kind].values() if isinstance(v, str))
 
 
 def nesting(document: Any) -> None:

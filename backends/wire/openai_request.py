@@ -135,10 +135,10 @@ def decode_request(body: bytes) -> Decoded:
     if not document.get("messages"):
         raise InvalidRequest("'messages' is required: a list with at least one message", "messages")
     params = {k: v for k, v in document.items() if k in _TO_UPSTREAM and v is not None}
-    media = checks.Media()
+    content = checks.Content()
     for message in document["messages"]:
-        media.count(message)
-    required = {k for k, v in params.items() if not _is_default(k, v)} | media.kinds
+        content.count(message)
+    required = {k for k, v in params.items() if not _is_default(k, v)} | content.required
     max_tokens, output_field = _output_limit(params)
     stop = params.get("stop") or []
     request = ChatRequest(
@@ -146,8 +146,9 @@ def decode_request(body: bytes) -> Decoded:
         messages=tuple(document["messages"]),
         params=params,
         required=frozenset(required),
-        prompt_bytes=max(len(body) - media.bytes, 0),
-        images=media.images,
+        prompt_bytes=max(len(body) - content.image_bytes, 0),
+        content_bytes=content.text_bytes,
+        images=content.images,
         max_tokens=max_tokens,
         output_field=output_field,
         n=params.get("n", 1),

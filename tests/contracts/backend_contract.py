@@ -74,6 +74,7 @@ REQUEST = ChatRequest(
     params={},
     required=frozenset(),
     prompt_bytes=28,
+    content_bytes=28,
     output_bound=64,
     request_id="req-1",
     account="acme",

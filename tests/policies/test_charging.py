@@ -26,7 +26,7 @@ from tests.contracts.policy_contract import tariffs
 PROMPT, COMPLETION = 3_000, 7_000
 TARIFF = tariff(Price(PROMPT, COMPLETION), 0)
 BOUNDS = Bounds(
-    hold_nanodollars=10**9, prompt_tokens=1000, output_tokens=500, prompt_bytes=400, stop_bytes=0
+    hold_nanodollars=10**9, prompt_tokens=1000, output_tokens=500, content_bytes=400, stop_bytes=0
 )
 SAID = Delivered(visible_bytes=200)
 """Fifty tokens by our own count, beside a prompt of a hundred."""
@@ -140,7 +140,9 @@ def test_hidden_reasoning_has_no_bytes_to_compare_with() -> None:
     """It is billed as reported, within the hold."""
     hidden = Usage(90, 400, reasoning_tokens=350)
     assert finished(hidden).flags == ()
-    shown = Delivered(visible_bytes=200, reasoning_bytes=100)
+    partly = Delivered(visible_bytes=50, reasoning_bytes=10)
+    assert finished(hidden, partly).flags == ()
+    shown = Delivered(visible_bytes=20, reasoning_bytes=360)
     assert finished(hidden, shown).flags == ("usage_above_bytes", "own_count")
 
 
@@ -195,7 +197,7 @@ def test_reasoning_that_was_shown_was_delivered() -> None:
         (ReasoningDelta(0, "hm"), 2),
         (ReasoningDelta(0, "", [{"data": "long and encrypted"}]), 0),
         (RefusalDelta(0, "no"), 2),
-        (ToolCallDelta(0, 0, "call_1", "time", '{"a":1}'), 11),
+        (ToolCallDelta(0, 0, "call_1", "time", '{"a":1}'), 17),
         (ToolCallDelta(0, 0, None, None, ""), 0),
     ],
 )
@@ -225,7 +227,7 @@ _bounds = st.builds(
     hold_nanodollars=st.integers(0, 10**9),
     prompt_tokens=st.integers(0, 1000),
     output_tokens=st.integers(0, 1000),
-    prompt_bytes=st.integers(0, 4000),
+    content_bytes=st.integers(0, 4000),
     images=st.integers(0, 2),
     stop_bytes=st.integers(0, 10),
     copies=st.integers(1, 4),

@@ -64,7 +64,7 @@ def test_the_hold_covers_the_bill_of_any_usage_within_its_bounds(
         hold_nanodollars=10**40,
         prompt_tokens=candidate.prompt_bound,
         output_tokens=candidate.output_bound * context.copies,
-        prompt_bytes=context.prompt_bytes,
+        content_bytes=context.prompt_bytes,
         images=context.images,
         copies=context.copies,
     )

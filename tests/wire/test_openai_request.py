@@ -58,6 +58,7 @@ def test_the_smallest_body_asks_one_model_for_one_answer() -> None:
         params={},
         required=frozenset(),
         prompt_bytes=len(body),
+        content_bytes=len(USER["content"]),
     )
 
 

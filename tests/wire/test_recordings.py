@@ -51,13 +51,11 @@ should pass all the same needs a setting of the endpoint."""
 MISTRUSTED = {
     "azure-ai-inference/text-stream--": "more cached than prompt tokens",
     "databricks/text-stream--databricks-empty-response": "five tokens for one byte",
-    "openai-chat/parallel-tools-stream--": "short calls: their frame is counted, not delivered",
     "openai-chat/text-stream--openai-moderation-stream": "a short answer with hidden tokens",
     "openai-chat/text-stream--simple-streaming": "a short answer with hidden tokens",
     "openai-chat/tool-stream--tools-streaming-variant-d": "a short call: its frame is counted",
     "perplexity/citations-stream--perplexity-text": "citations are counted, and not content",
     "xai-chat/parallel-tools-stream--": "reasoning is shown in part only, and counted whole",
-    "xai-chat/reasoning-stream--simple": "reasoning is shown in part only, and counted whole",
     "vercel-gateway/parallel-tools-stream--": "short calls: their frame is counted",
     "vercel-gateway/reasoning-stream--": "more reasoning than completion tokens",
 }
@@ -200,7 +198,7 @@ def test_a_recorded_report_is_believed(case: Recording) -> None:
         hold_nanodollars=10**15,
         prompt_tokens=10**9,
         output_tokens=10**9,
-        prompt_bytes=1000,
+        content_bytes=1000,
         copies=len(events[-1].choices),
     )
     price = tariff(Price(prompt=10**6, completion=10**6), 0)

@@ -13,10 +13,12 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import __version__
-from gateway.body import ClientGone
-from gateway.errors import ErrorReply, NotOffered, internal, reply_for
+from gateway.body import ClientGone, Upload
+from gateway.clock import Times
+from gateway.errors import BodyTooSlow, ErrorReply, NotOffered, internal, reply_for
 from gateway.ids import REQUEST_ID, request_id, request_id_of
 from gateway.routes import catalogue, chat, generation, operations
+from gateway.settings import ServerSettings
 from gateway.telemetry import log_fault
 from gateway.wiring import WorkerConfig, running
 
@@ -40,14 +42,19 @@ _PREFIXES = ("/v1", "/api/v1")
 
 def create_app(config: WorkerConfig) -> ASGIApp:
     """Return the application; its worker starts and stops with the ASGI lifespan."""
+    return outermost(create_routes(config), config.settings.server)
+
+
+def create_routes(config: WorkerConfig, times: Times | None = None) -> Litestar:
+    """Return the routes alone; ``app.state.worker`` is the worker while it runs."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with running(config) as worker:
+        async with running(config, times) as worker:
             app.state.worker = worker
             yield
 
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             chat.chat,
             catalogue.models,
@@ -63,7 +70,6 @@ def create_app(config: WorkerConfig) -> ASGIApp:
         logging_config=None,
         request_max_body_size=None,  # the handlers read bodies within bounds of their own
     )
-    return with_request_id(app)
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -87,8 +93,8 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     )
 
 
-def with_request_id(app: ASGIApp) -> ASGIApp:
-    """Give every request an id, and every answer the header that names it."""
+def outermost(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
+    """Give every request an id, every answer its header, and clients time to read a refusal."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -97,14 +103,20 @@ def with_request_id(app: ASGIApp) -> ASGIApp:
         given = next((v for k, v in scope["headers"] if k == b"x-request-id"), None)
         name = request_id(None if given is None else given.decode("latin-1"))
         scope["state"][REQUEST_ID] = name
-        header = (b"x-request-id", name.encode())
+        upload = Upload(scope, receive)
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], header]
+                headers = [*message["headers"], (b"x-request-id", name.encode())]
+                if not upload.ended:
+                    if message["status"] != BodyTooSlow.status:
+                        await upload.discard(settings)
+                    if not upload.ended:
+                        headers.append((b"connection", b"close"))
+                message["headers"] = headers
             await send(message)
 
-        await app(scope, receive, named)
+        await app(scope, upload.receive, named)
 
     return wrapped
 
@@ -131,7 +143,13 @@ def _not_offered() -> list[Any]:
 def _refusal(name: str, paths: list[str], message: str) -> Any:
     @route(
         paths,
-        http_method=[HttpMethod.GET, HttpMethod.POST],
+        http_method=[
+            HttpMethod.GET,
+            HttpMethod.POST,
+            HttpMethod.PUT,
+            HttpMethod.PATCH,
+            HttpMethod.DELETE,
+        ],
         name=f"not offered: {name}",
         include_in_schema=False,
         status_code=404,

@@ -15,7 +15,7 @@ from gateway.clock import Times
 from gateway.errors import Unauthorized
 from gateway.settings import AccountSettings
 from policies import pricing
-from policies.ledger.base import Limit, Limits
+from policies.ledger.base import LedgerUnavailable, Limit, Limits
 from policies.ledger.keys import KeyRecord, KeyStore, parse_key
 
 MAX_REMEMBERED = 100_000
@@ -101,6 +101,8 @@ class Authenticator:
     async def _refresh(self, key_id: str, known: _Known) -> None:
         try:
             await self._fetch(key_id)
+        except LedgerUnavailable:
+            return  # the old answer stands until it is too old; then the caller is told
         finally:
             known.refreshing = False
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
-from litestar.types import Receive
+from litestar.types import HTTPReceiveMessage, HTTPScope, Receive
 
 from gateway.errors import BodyTooLarge, BodyTooSlow
 from gateway.settings import ServerSettings
@@ -17,9 +18,6 @@ class ClientGone(Exception):
 async def read_body(receive: Receive, settings: ServerSettings) -> bytes:
     """Return the whole body.
 
-    A body over the limit is read on and thrown away (up to a size and a time), because a
-    client that is still writing does not read the answer.
-
     Raises:
         BodyTooLarge: it is over ``max_body_bytes``.
         BodyTooSlow: it did not arrive in ``read_body_s``.
@@ -27,37 +25,59 @@ async def read_body(receive: Receive, settings: ServerSettings) -> bytes:
     """
     chunks: list[bytes] = []
     size = 0
+    more = True
     try:
         async with asyncio.timeout(settings.read_body_s):
-            more = True
             while more:
-                chunk, more = await _next(receive)
-                size += len(chunk)
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                assert message["type"] == "http.request"
+                chunks.append(message["body"])
+                size += len(message["body"])
                 if size > settings.max_body_bytes:
-                    break
-                chunks.append(chunk)
+                    chunks.clear()
+                    raise BodyTooLarge(settings.max_body_bytes)
+                more = message["more_body"]
     except TimeoutError:
         raise BodyTooSlow(settings.read_body_s) from None
-    if size > settings.max_body_bytes:
-        chunks.clear()
-        await _discard(receive, settings, size if more else None)
-        raise BodyTooLarge(settings.max_body_bytes)
     return b"".join(chunks)
 
 
-async def _discard(receive: Receive, settings: ServerSettings, size: int | None) -> None:
-    try:
-        async with asyncio.timeout(settings.discard_body_s):
-            while size is not None and size <= settings.discard_body_bytes:
-                chunk, more = await _next(receive)
-                size = size + len(chunk) if more else None
-    except TimeoutError:
-        return
+class Upload:
+    """A body on its way, so that what no handler read can be thrown away.
 
+    A client that is still writing does not read the answer; and closing a connection with
+    unread data in it takes the answer away from a client that would.
+    """
 
-async def _next(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    assert message["type"] == "http.request"
-    return message["body"], message["more_body"]
+    def __init__(self, scope: HTTPScope, receive: Receive) -> None:
+        """Nothing has been received yet."""
+        headers = dict(scope["headers"])
+        self._receive = receive
+        self._size = 0
+        self._asks_first = b"expect" in headers
+        self.ended = not (
+            int(headers.get(b"content-length", b"0")) or b"transfer-encoding" in headers
+        )
+
+    async def receive(self) -> HTTPReceiveMessage:
+        """Pass the next message on."""
+        message = cast(HTTPReceiveMessage, await self._receive())
+        if message["type"] == "http.request":
+            self._size += len(message["body"])
+            self.ended = not message["more_body"]
+        else:
+            self.ended = True
+        return message
+
+    async def discard(self, settings: ServerSettings) -> None:
+        """Read on and throw away, up to a size and a time; nothing if the client waits for us."""
+        if self._asks_first and not self._size:
+            return
+        try:
+            async with asyncio.timeout(settings.discard_body_s):
+                while not self.ended and self._size <= settings.discard_body_bytes:
+                    _ = await self.receive()
+        except TimeoutError:
+            return

@@ -146,7 +146,7 @@ def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from None
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _has_cause(fault: ErrorDetails, faults: list[ErrorDetails]) -> bool:

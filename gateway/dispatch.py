@@ -24,11 +24,11 @@ from backends.types import CONTENT, AnswerHead, ChatRequest, Finish, StreamEvent
 from gateway.cashier import Cashier
 from gateway.clock import Reason, Ticker, TimedOut, Watch
 from gateway.endpoints import Endpoint, EndpointTable
-from gateway.errors import AllFailed, NoRoute, UnknownModel, reply_for
-from gateway.exchange import Attempt, Exchange
+from gateway.errors import AllFailed, ErrorReply, NoRoute, UnknownModel, internal, reply_for
+from gateway.exchange import Exchange
 from gateway.settings import ModelSettings, ServerSettings
 from gateway.telemetry import Metrics
-from policies.charging import Bill, Outcome
+from policies.charging import END_TOKENS, Bill, Outcome
 from policies.planner import plan
 from policies.types import Candidate, Policy, RouteContext, RoutePlan, Strategy, chain
 
@@ -66,6 +66,9 @@ class Parts:
     rng: random.Random
 
 
+CLIENT_LEFT = 499
+"""The status that logs and metrics show where the client did not wait for the answer."""
+
 _SILENCE = {
     "connect": "no connection in time",
     "first_token": "no content within the first-token limit",
@@ -91,15 +94,14 @@ class Dispatcher:
                 ``exchange.bill`` says what is charged).
             TimedOut: the client read too slowly.
         """
-        exchange.plan = self._plan(exchange)
-        await self._parts.cashier.reserve(exchange)
-        self._parts.metrics.overhead.observe(self._now() - exchange.opened)
+        await self._admit(exchange)
         outcome = Outcome.FAILED
         try:
             await self._serve(exchange, client)
             outcome = Outcome.FINISHED
         except (TimedOut, asyncio.CancelledError) as cut:
             exchange.client_gone |= isinstance(cut, TimedOut)
+            exchange.status = CLIENT_LEFT if exchange.client_gone else 503
             outcome = _outcome_of_cut(exchange)
             raise
         except Exception as error:
@@ -109,6 +111,23 @@ class Dispatcher:
         finally:
             self._close(exchange, outcome)
             self._parts.metrics.ended(exchange, self._now())
+
+    async def _admit(self, exchange: Exchange) -> None:
+        """Plan and reserve; a refusal is counted and logged like an answer.
+
+        Raises:
+            UnknownModel, NoRoute, LedgerError: refused.
+        """
+        metrics = self._parts.metrics
+        try:
+            exchange.plan = self._plan(exchange)
+            await self._parts.cashier.reserve(exchange)
+        except Exception as error:
+            reply = _note(exchange, error)
+            metrics.refused(reply)
+            metrics.ended(exchange, self._now())
+            raise
+        metrics.overhead.observe(self._now() - exchange.opened)
 
     def _plan(self, exchange: Exchange) -> RoutePlan:
         """Plan every asked model in the caller's order.
@@ -150,9 +169,12 @@ class Dispatcher:
         """
         failures: list[tuple[str, BackendError]] = []
         window = 0
-        for candidate in exchange.plan.candidates:
+        candidates = exchange.plan.candidates
+        for candidate in candidates:
             size = candidate.view.context_tokens
             if size is not None and size < window:
+                continue
+            if self._went_down(candidate) and (failures or candidate is not candidates[-1]):
                 continue
             error = await self._try_endpoint(exchange, candidate, client)
             if error is None:
@@ -191,30 +213,28 @@ class Dispatcher:
             BackendError: it failed, before or after content.
             TimedOut: the client read too slowly.
         """
-        attempt = Attempt(endpoint.id, endpoint.settings.slug, self._now())
-        exchange.attempts.append(attempt)
-        endpoint.breaker.begin()
+        attempt = exchange.begin(endpoint.id, endpoint.settings.slug, self._now())
+        probe = endpoint.breaker.begin(attempt.started)
         endpoint.in_flight += 1
-        failure: BackendError | None = None
         try:
             finish = await self._forward(exchange, endpoint, client)
-            await self._finish(exchange, finish, client)
+            if exchange.committed_at is None and _is_empty(finish, exchange.request):
+                raise EmptyAnswer("the upstream answered with nothing")
+            attempt.end("ok", self._now())
             endpoint.breaker.succeeded()
         except BackendError as error:
-            failure = error
-            exchange.failed(attempt, error, self._now())
-            endpoint.failed(error, self._now())
+            attempt.end(type(error).__name__, self._now(), error.upstream_status)
+            endpoint.failed(error, attempt.ended, probe=probe)
             raise
         except BaseException:
-            endpoint.breaker.abandoned()
-            attempt.outcome = "abandoned"
+            attempt.end("abandoned", self._now())
+            endpoint.breaker.abandoned(probe=probe)
             raise
         finally:
             endpoint.in_flight -= 1
-            attempt.ended = attempt.ended or self._now()
-            attempt.outcome = attempt.outcome or "ok"
-            self._parts.metrics.tried(exchange, attempt, failure)
+            self._parts.metrics.tried(exchange, attempt)
             self._parts.metrics.breaker(endpoint)
+        await self._finish(exchange, finish, client)
 
     async def _forward(self, exchange: Exchange, endpoint: Endpoint, client: Client) -> Finish:
         """Open the endpoint and pass its content on; return its finish, not yet passed on."""
@@ -257,13 +277,7 @@ class Dispatcher:
         )
 
     async def _finish(self, exchange: Exchange, finish: Finish, client: Client) -> None:
-        """Bill a complete answer, start settling, and tell the client.
-
-        Raises:
-            EmptyAnswer: it is complete, but there is nothing in it.
-        """
-        if exchange.committed_at is None and _is_empty(finish, exchange.request):
-            raise EmptyAnswer("the upstream answered with nothing")
+        """Bill a complete answer, start settling, and tell the client."""
         exchange.finished_at = self._now()
         exchange.report, exchange.ends = finish.usage, finish.choices
         exchange.dropped_events = finish.dropped_events
@@ -281,6 +295,11 @@ class Dispatcher:
         bill = exchange.close(outcome)
         self._parts.cashier.close(exchange)
         return bill
+
+    def _went_down(self, candidate: Candidate) -> bool:
+        """Whether its breaker opened, or someone else's probe began, since the plan was made."""
+        breaker = self._parts.table.endpoint(candidate.view.id).breaker
+        return candidate.view.available and not breaker.available(self._now())
 
     def _may_retry(self, failures: int, error: BackendError, endpoint: Endpoint) -> bool:
         short = (error.retry_after_s or 0) <= self._parts.settings.retry_after_max_s
@@ -316,7 +335,7 @@ def _is_empty(finish: Finish, request: ChatRequest) -> bool:
     """A clean stop with no output token, on a request without ``stop``, is a failure."""
     stopped = all(end.reason == "stop" for end in finish.choices)
     tokens = finish.usage.completion_tokens if finish.usage else 0
-    return stopped and tokens == 0 and not request.stop
+    return stopped and tokens <= END_TOKENS * request.n and not request.stop
 
 
 def _outcome_of_cut(exchange: Exchange) -> Outcome:
@@ -331,7 +350,8 @@ def _outcome_of_break(exchange: Exchange) -> Outcome:
     return Outcome.BROKEN if charged else Outcome.FAILED
 
 
-def _note(exchange: Exchange, error: Exception) -> None:
-    reply = reply_for(error)
-    exchange.error = reply.message if reply else type(error).__name__
-    exchange.status = reply.status if reply else 500
+def _note(exchange: Exchange, error: Exception) -> ErrorReply:
+    """Keep kind and status for log and record: the words may quote the prompt."""
+    reply = reply_for(error) or internal()
+    exchange.error, exchange.status = reply.kind, reply.status
+    return reply

@@ -37,26 +37,35 @@ class Breaker:
         """Whether it has opened and no probe has succeeded since."""
         return self.open_s > 0
 
-    def begin(self) -> None:
-        """Note that a request goes there; while open it is the probe."""
-        self.probing = self.is_open
+    def begin(self, now: float) -> bool:
+        """Note that a request goes there; True if it is the probe of this open period."""
+        probe = self.is_open and self.available(now)
+        self.probing |= probe
+        return probe
 
     def succeeded(self) -> None:
         """Close it."""
         self.failures, self.open_s, self.probing = 0, 0.0, False
 
-    def abandoned(self) -> None:
+    def abandoned(self, *, probe: bool) -> None:
         """Note that the request ended without a word about the endpoint's health."""
-        self.probing = False
+        self.probing &= not probe
 
-    def failed(self, now: float, *, at_once: bool) -> None:
-        """Count a failure; open when there were enough, for twice as long each time."""
+    def failed(self, now: float, *, probe: bool, at_once: bool) -> None:
+        """Count a failure; open when there were enough, for twice as long after each probe.
+
+        While open, only the probe counts: what was under way when the endpoint broke says
+        nothing new, however much of it there is.
+        """
         self.failures += 1
-        if self.is_open or at_once or self.failures >= self.settings.failures:
-            first, most = self.settings.open_ms / 1000, self.settings.max_open_ms / 1000
-            self.open_s = min(self.open_s * 2, most) if self.open_s else first
-            self.open_until = now + self.open_s
-        self.probing = False
+        settings = self.settings
+        if probe:
+            self._open(now, min(self.open_s * 2, settings.max_open_ms / 1000))
+        elif not self.is_open and (at_once or self.failures >= settings.failures):
+            self._open(now, settings.open_ms / 1000)
+
+    def _open(self, now: float, seconds: float) -> None:
+        self.open_s, self.open_until, self.probing = seconds, now + seconds, False
 
 
 @dataclass(slots=True)
@@ -81,12 +90,13 @@ class Endpoint:
             first_token_ms if old is None else old + LATENCY_WEIGHT * (first_token_ms - old)
         )
 
-    def failed(self, error: BackendError, now: float) -> None:
+    def failed(self, error: BackendError, now: float, *, probe: bool) -> None:
         """Take a failure: some open the breaker at once, some say nothing about health."""
         if isinstance(error, RequestRejected | RateLimited):
-            self.breaker.abandoned()
+            self.breaker.abandoned(probe=probe)
         else:
-            self.breaker.failed(now, at_once=isinstance(error, EndpointRejected))
+            at_once = isinstance(error, EndpointRejected)
+            self.breaker.failed(now, probe=probe, at_once=at_once)
 
 
 class EndpointTable:

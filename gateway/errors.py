@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
-from backends.errors import BackendError, UpstreamFailed
+from backends.errors import BackendError, EndpointRejected, UpstreamFailed
 from backends.wire.checks import InvalidRequest, closest
 from policies.ledger.base import LedgerError, LedgerUnavailable, LimitExceeded, PaymentRequired
 from policies.types import Rejection
@@ -41,6 +41,8 @@ _KINDS: Mapping[int, tuple[str, str]] = {
     503: ("overloaded_error", "provider_overloaded"),
     504: ("timeout_error", "timeout"),
 }
+_CREDENTIAL_REFUSED = frozenset({401, 402, 403})
+_CALLER = ("invalid_request_error", "invalid_request")
 _SERVER = ("server_error", "server")
 
 
@@ -55,20 +57,28 @@ class ErrorReply:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> str:
+        """OpenRouter's name of the kind, for ``metadata.error_type``, logs and metrics."""
+        return self.error_type or self._names[1]
+
     def body(self) -> dict[str, Any]:
         """Return the ``error`` object."""
-        kind, error_type = _KINDS.get(self.status, _SERVER)
         return {
             "code": self.status,
             "message": self.message,
-            "type": kind,
+            "type": self._names[0],
             "param": self.param,
-            "metadata": {"error_type": self.error_type or error_type, **self.metadata},
+            "metadata": {"error_type": self.kind, **self.metadata},
         }
 
     def encode(self) -> bytes:
         """Return the body of an error answer."""
         return msgspec.json.encode({"error": self.body()})
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return _KINDS.get(self.status, _CALLER if self.status < 500 else _SERVER)
 
 
 class GatewayError(Exception):
@@ -129,15 +139,19 @@ class BodyTooLarge(GatewayError):
 
     def __init__(self, limit_bytes: int) -> None:
         """Name the limit."""
-        super().__init__(ErrorReply(413, f"the body is over the limit of {limit_bytes} bytes"))
+        message = f"the body is over the limit of {limit_bytes} bytes; send a shorter one"
+        super().__init__(ErrorReply(413, message))
 
 
 class BodyTooSlow(GatewayError):
     """The body did not arrive in time."""
 
+    status: ClassVar[int] = 408
+
     def __init__(self, limit_s: float) -> None:
         """Name the limit."""
-        super().__init__(ErrorReply(408, f"the body did not arrive within {limit_s:g} s"))
+        message = f"the body did not arrive within {limit_s:g} s; send it without pauses"
+        super().__init__(ErrorReply(self.status, message))
 
 
 class Overloaded(GatewayError):
@@ -193,7 +207,11 @@ def backend_reply(error: BackendError, provider: str) -> ErrorReply:
     wait = error.retry_after_s
     headers = {"Retry-After": str(ceil(wait))} if wait is not None and status in (429, 503) else {}
     error_type = "provider_overloaded" if status == 503 else error.error_type
-    message = f"{provider}: {error.message}"
+    words = error.message
+    if isinstance(error, EndpointRejected) and error.upstream_status in _CREDENTIAL_REFUSED:
+        # Upstreams quote the credential in these, and callers can do nothing about it.
+        words = f"the endpoint refuses this gateway's own credential ({error.upstream_status})"
+    message = f"{provider}: {words}"
     return ErrorReply(status, message, None, error_type, metadata, headers)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from litestar.types import Message, Receive, Scope, Send
 
@@ -29,6 +29,8 @@ log = logging.getLogger("tollway")
 
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
+CUT: Final = "tollway.cut"
+"""An extension in the ASGI scope: a function that closes the connection at once."""
 
 
 class Responder:
@@ -53,25 +55,37 @@ class Responder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; returns when the exchange is over and its hold is being closed."""
-        del scope
         self._send = send
         task = asyncio.current_task()
         assert task is not None
         leave = self.background.spawn(self._await_disconnect(receive, task), name="disconnect")
         self.watch.open()
         try:
-            await self._dispatcher.run(self.exchange, Client(self.sink(), self.watch))
+            await self._answer()
         except asyncio.CancelledError:
             if not self.exchange.client_gone or task.uncancel() > 0:
                 raise
         except TimedOut:
             log.info("a client read too slowly and was cut", extra={"fields": self._ids()})
-            raise
-        except Exception as error:  # noqa: BLE001 - the request's boundary: it answers, and logs faults
-            await self.fail(self._reply(error))
+            cut = (scope.get("extensions") or {}).get(CUT)
+            if cut is None:
+                raise
+            cut()  # type: ignore[operator]
         finally:
+            self.over()
             self.watch.close()
             leave()
+
+    async def _answer(self) -> None:
+        try:
+            await self._dispatcher.run(self.exchange, Client(self.sink(), self.watch))
+        except TimedOut:
+            raise
+        except Exception as error:  # noqa: BLE001 - the request's boundary: it answers, and logs faults
+            reply = self._reply(error)
+            with self.watch:
+                self.watch.arm("client", self.settings.slow_reader_s)
+                await self.fail(reply)
 
     def sink(self) -> Sink:
         """Return where the dispatcher sends the answer."""
@@ -79,6 +93,9 @@ class Responder:
 
     def on_tick(self, now: float) -> None:
         """Do what is due; called every tick."""
+
+    def over(self) -> None:
+        """Note that nothing more may be sent."""
 
     async def fail(self, reply: ErrorReply) -> None:
         """Answer with an error; nothing has been sent."""
@@ -183,7 +200,13 @@ class StreamReply(Responder):
             self._quiet_s = self.settings.keepalive_ms / 1000
             self.background.spawn(self._comment(), name="comment")
 
+    def over(self) -> None:
+        """A comment that was due says nothing any more."""
+        self._ended = True
+
     async def _comment(self) -> None:
+        if self._ended:
+            return
         if not self._started:
             await self._open()
         if not self._ended:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backends.errors import BackendError
 from backends.types import AnswerHead, ChatRequest, ChoiceEnd, Cost, Usage
 from gateway.auth import Caller
 from policies.charging import Bill, Bounds, Delivered, Outcome, bill
@@ -22,7 +21,10 @@ class Attempt:
     ended: float = 0.0
     outcome: str = ""
     status: int | None = None
-    accepted: bool = False
+
+    def end(self, outcome: str, now: float, status: int | None = None) -> None:
+        """Note how it went."""
+        self.outcome, self.ended, self.status = outcome, now, status
 
 
 @dataclass(slots=True)
@@ -82,10 +84,18 @@ class Exchange:
             hold_nanodollars=self.hold_nanodollars,
             prompt_tokens=self.candidate.prompt_bound,
             output_tokens=self.candidate.output_bound * request.n,
-            prompt_bytes=request.prompt_bytes,
+            content_bytes=request.content_bytes,
             images=request.images,
             stop_bytes=max((len(text.encode()) for text in request.stop), default=0) * request.n,
+            copies=request.n,
         )
+
+    def begin(self, endpoint: str, provider: str, now: float) -> Attempt:
+        """Note another attempt. Nothing was delivered yet, whatever the last one reported."""
+        attempt = Attempt(endpoint, provider, now)
+        self.attempts.append(attempt)
+        self.delivered = Delivered()
+        return attempt
 
     def close(self, outcome: Outcome) -> Bill:
         """Fix how it ended and what it costs; once."""
@@ -97,7 +107,7 @@ class Exchange:
         """Return what it would be charged if this worker died now; None if unreserved."""
         if not self.reserved:
             return None
-        sent = self.committed_at is not None and self.delivered.events > 0
+        sent = self.delivered.events > 0 and self.charge_broken
         now = self._bill(Outcome.BROKEN if sent else Outcome.FAILED)
         charge = now.cost.charge_nanodollars
         return Checkpoint(
@@ -123,12 +133,6 @@ class Exchange:
         if self.candidate is None:
             return Bill(Usage(0, 0), Cost(0), 0)
         return bill(outcome, self.report, self.delivered, self.bounds, self.candidate.view.tariff)
-
-    def failed(self, attempt: Attempt, error: BackendError, now: float) -> None:
-        """Note how an attempt failed."""
-        attempt.ended = now
-        attempt.outcome = type(error).__name__
-        attempt.status = error.upstream_status
 
 
 def tokens_by_kind(usage: Usage) -> dict[str, int]:

@@ -26,7 +26,7 @@ def generation_record(exchange: Exchange) -> bytes:
         "id": exchange.id,
         "request_id": exchange.request.request_id,
         "created_at": datetime.fromtimestamp(exchange.created_s, UTC).isoformat(),
-        "model": view.model if view else exchange.request.models[0],
+        "model": view.model if view else exchange.plan_model,
         "provider_name": view.provider if view else None,
         "endpoint": view.id if view else None,
         "api_type": "completions",

@@ -6,11 +6,13 @@ shapes are those of the interface page in ``docs/configuration.md``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -44,7 +46,17 @@ def _decimal(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Money = Annotated[Decimal, BeforeValidator(_decimal)]
+def _exact(convert: Callable[[Decimal], int]) -> AfterValidator:
+    def check(value: Decimal) -> Decimal:
+        convert(value)
+        return value
+
+    return AfterValidator(check)
+
+
+Rate = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.picodollars_per_token)]
+Fee = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.picodollars)]
+Markup = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.basis_points)]
 
 
 class Frozen(BaseModel):
@@ -68,19 +80,14 @@ class PriceSettings(Frozen):
     """What an endpoint costs: USD per million tokens; ``request`` and ``image`` USD each."""
 
     later = {"tiers": "price tiers are not offered"}
-    prompt: Money
-    completion: Money
-    cached: Money | None = None
-    cache_write: Money | None = None
-    reasoning: Money | None = None
-    request: Money = Decimal(0)
-    image: Money = Decimal(0)
+    prompt: Rate
+    completion: Rate
+    cached: Rate | None = None
+    cache_write: Rate | None = None
+    reasoning: Rate | None = None
+    request: Fee = Decimal(0)
+    image: Fee = Decimal(0)
     tiers: None = None
-
-    @model_validator(mode="after")
-    def _exact(self) -> Self:
-        self.price()
-        return self
 
     def price(self) -> pricing.Price:
         """Return the same in integers."""
@@ -200,7 +207,7 @@ class ModelSettings(Frozen):
     id: Name
     aliases: tuple[Name, ...] = ()
     strategy: Literal["ordered", "cheapest"] = "cheapest"
-    markup: Money | None = None
+    markup: Markup | None = None
     charge_broken: bool = True
     endpoints: tuple[EndpointSettings, ...] = Field(min_length=1)
     hedge: None = None
@@ -214,12 +221,6 @@ class ModelSettings(Frozen):
             raise ValueError(f"{value} is not offered in this version; write ordered or cheapest")
         return value
 
-    @model_validator(mode="after")
-    def _exact_markup(self) -> Self:
-        if self.markup is not None:
-            pricing.basis_points(self.markup)
-        return self
-
 
 class AccountSettings(Frozen):
     """Limits and markup of one account. Absent means none."""
@@ -227,13 +228,7 @@ class AccountSettings(Frozen):
     rpm: int | None = Field(None, gt=0)
     tpm: int | None = Field(None, gt=0)
     concurrency: int | None = Field(None, gt=0)
-    markup: Money | None = None
-
-    @model_validator(mode="after")
-    def _exact_markup(self) -> Self:
-        if self.markup is not None:
-            pricing.basis_points(self.markup)
-        return self
+    markup: Markup | None = None
 
 
 class RedisSettings(Frozen):
@@ -299,7 +294,7 @@ class Settings(Frozen):
     """The whole configuration."""
 
     redis: RedisSettings = RedisSettings()
-    markup: Money = Decimal(0)
+    markup: Markup = Decimal(0)
     models: tuple[ModelSettings, ...] = Field(min_length=1)
     accounts: dict[Name, AccountSettings] = {}
     ledger: LedgerSettings = LedgerSettings()
@@ -308,7 +303,6 @@ class Settings(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        pricing.basis_points(self.markup)
         seen: set[str] = set()
         for model in self.models:
             for name in (model.id, *model.aliases):

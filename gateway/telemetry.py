@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from backends.errors import BackendError
 from gateway.endpoints import Endpoint
 from gateway.errors import ErrorReply
 from gateway.exchange import Attempt, Exchange, tokens_by_kind
@@ -106,11 +105,10 @@ class Metrics:
         finally:
             self.ledger_seconds.labels(op).observe(time.perf_counter() - started)
 
-    def tried(self, exchange: Exchange, attempt: Attempt, error: BackendError | None) -> None:
+    def tried(self, exchange: Exchange, attempt: Attempt) -> None:
         """Count one try of an endpoint."""
         model = exchange.candidate.view.model if exchange.candidate else ""
-        outcome = "ok" if error is None else type(error).__name__
-        self.attempts.labels(attempt.provider, model, outcome).inc()
+        self.attempts.labels(attempt.provider, model, attempt.outcome).inc()
 
     def breaker(self, endpoint: Endpoint) -> None:
         """Show whether an endpoint is left alone."""
@@ -118,7 +116,7 @@ class Metrics:
         labels.set(endpoint.breaker.is_open)
 
     def ended(self, exchange: Exchange, now: float) -> None:
-        """Count a request that reached the ledger, and write its line."""
+        """Count a request that was planned or refused, and write its line."""
         view = exchange.candidate.view if exchange.candidate else None
         model = view.model if view else exchange.plan_model
         self.requests.labels("openai", model, exchange.status).inc()
@@ -137,8 +135,8 @@ class Metrics:
         log.info("request", extra={"fields": _line(exchange, now)})
 
     def refused(self, reply: ErrorReply) -> None:
-        """Count an error answer that no exchange stands behind."""
-        self.rejections.labels(str(reply.body()["metadata"]["error_type"])).inc()
+        """Count a request that was refused before any try."""
+        self.rejections.labels(reply.kind).inc()
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -153,7 +151,7 @@ def _line(exchange: Exchange, now: float) -> dict[str, Any]:
         "generation_id": exchange.id,
         "account": exchange.caller.account,
         "key": exchange.caller.key_id,
-        "model": view.model if view else exchange.request.models[0],
+        "model": view.model if view else exchange.plan_model,
         "endpoint": view.id if view else None,
         "status": exchange.status,
         "outcome": str(exchange.outcome),

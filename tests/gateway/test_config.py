@@ -1,0 +1,191 @@
+"""The configuration: every fault names the file, the path, and what to write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway import config
+from gateway.settings import EndpointSettings
+from tests.gateway_harness import fake, model
+
+ENDPOINT = fake(tokens=1)
+
+
+def faults(document: Any, tmp_path: Path) -> str:
+    """Return the message that a file with this document gets."""
+    path = tmp_path / "tollway.yaml"
+    path.write_text(yaml.safe_dump(document) if not isinstance(document, str) else document)
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    message = str(caught.value)
+    assert all(line.startswith(f"{path}: ") for line in message.splitlines()), message
+    return message.replace(f"{path}: ", "")
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """A good configuration with its endpoint changed."""
+    return {"models": [model(ENDPOINT | changes)]}
+
+
+LATER = [
+    ({"limits": {"rpm": 5}}, "limits of an endpoint are not offered"),
+    ({"credentials": [{"api_key_env": "X"}]}, "several credentials are not offered"),
+    ({"labels": {"region": "eu"}}, "labels are not offered"),
+    ({"price": {"prompt": 1, "completion": 1, "tiers": []}}, "price tiers are not offered"),
+]
+LATER_OF_MODELS = [
+    ({"hedge": {"budget": "0.02"}}, "hedging is not offered"),
+    ({"sla": {"first_token_ms": 1500}}, "latency SLAs are not offered"),
+    ({"continuation": True}, "continuation after content is not offered"),
+    (
+        {"strategy": "balanced"},
+        "balanced is not offered in this version; write ordered or cheapest",
+    ),
+    ({"strategy": "fastest"}, "fastest is not offered in this version; write ordered or cheapest"),
+]
+
+
+@pytest.mark.parametrize(("keys", "words"), LATER)
+def test_endpoint_keys_of_later_versions_are_refused_by_name(
+    keys: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    """A key that does nothing yet is never silently accepted."""
+    message = faults(changed(**keys), tmp_path)
+    assert message.startswith("models.0.endpoints.0")
+    assert words in message
+
+
+@pytest.mark.parametrize(("keys", "words"), LATER_OF_MODELS)
+def test_model_keys_of_later_versions_are_refused_by_name(
+    keys: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    """The same for models."""
+    message = faults({"models": [model(ENDPOINT, **keys)]}, tmp_path)
+    assert message.startswith("models.0")
+    assert words in message
+
+
+FAULTS: list[tuple[Any, str]] = [
+    ("models: [", "is not YAML"),
+    ("just text", "the top level must be a mapping with 'models'"),
+    ({}, "models: is required"),
+    ({"models": []}, "models: "),
+    ({"models": [{"id": "m", "endpoints": []}]}, "models.0.endpoints: "),
+    ({"models": [model(ENDPOINT)], "modells": 1}, "modells: unknown key; did you mean 'models'?"),
+    (changed(prize=1), "models.0.endpoints.0.prize: unknown key; did you mean 'price'?"),
+    ({"models": [model({"backend": "fake"})]}, "price: is required: {prompt: USD per million"),
+    (changed(price={"prompt": "1"}), "models.0.endpoints.0.price.completion: is required"),
+    (changed(price={"prompt": "0.0000001", "completion": 0}), "price.prompt: 1E-7 must be USD"),
+    (changed(price={"prompt": "-1", "completion": 0}), "price.prompt: -1 must be USD per million"),
+    (changed(price={"prompt": ".inf", "completion": 0}), "models.0.endpoints.0.price.prompt: "),
+    (changed(price={"prompt": "cheap", "completion": 0}), "models.0.endpoints.0.price.prompt: "),
+    (changed(backend="openal"), "'backend': no kind 'openal'; known are fake, local, openai"),
+    (changed(backend="openai", script={}), "'base_url': needed here, such as https://"),
+    (
+        changed(backend="openai", script={}, base_url="http://x/v1"),
+        "'model': needed here: the upstream's name",
+    ),
+    (changed(backend="local", script={}), "'weights': needed here"),
+    (changed(script={"tokenz": 1}), "the fake's script: Object contains unknown field `tokenz`"),
+    (changed(capabilities={"telepathy": True}), "'capabilities.telepathy': unknown; known are"),
+    (changed(api_key_env="A", api_key_file="b"), "give one of them"),
+    (changed(retries=-1), "models.0.endpoints.0.retries: "),
+    (changed(timeouts={"stall_ms": 0}), "models.0.endpoints.0.timeouts.stall_ms: "),
+    (changed(provider="two words"), "models.0.endpoints.0.provider: "),
+    ({"models": [model(ENDPOINT)], "markup": "0.00001"}, "with at most 4 decimals"),
+    ({"models": [model(ENDPOINT, markup="-0.1")]}, "models.0.markup: -0.1 must be a fraction"),
+    ({"models": [model(ENDPOINT), model(ENDPOINT)]}, "the name 'demo/fake' is used twice"),
+    (
+        {"models": [model(ENDPOINT), model(ENDPOINT, id="b", aliases=["demo/fake"])]},
+        "the name 'demo/fake' is used twice",
+    ),
+    ({"models": [model(ENDPOINT)], "redis": {"url": "http://x"}}, "redis: 'url': write embedded"),
+    (
+        {"models": [model(ENDPOINT)], "redis": {"url": "redis+cluster://x"}},
+        "clusters are not offered in this version",
+    ),
+    ({"models": [model(ENDPOINT)], "accounts": {"a": {"rpm": 0}}}, "accounts.a.rpm: "),
+]
+
+
+@pytest.mark.parametrize(("document", "words"), FAULTS)
+def test_every_fault_names_file_path_and_remedy(document: Any, words: str, tmp_path: Path) -> None:
+    """One line a fault, so that a file is mended in one round."""
+    assert words in faults(document, tmp_path)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    """Not only the first."""
+    document = changed(retries=-1, prize=2) | {"markup": "much"}
+    assert len(faults(document, tmp_path).splitlines()) == 3
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    """With the system's reason."""
+    missing = tmp_path / "nothing.yaml"
+    with pytest.raises(config.ConfigError, match="cannot be read: No such file"):
+        config.load(missing)
+    missing.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(config.ConfigError, match="is not UTF-8"):
+        config.load(missing)
+
+
+def test_prices_are_exact_however_they_are_written(tmp_path: Path) -> None:
+    """A YAML number and a text give the same integer; a JSON file is a YAML file."""
+    path = tmp_path / "c.yaml"
+    for written in ("0.1", '"0.1"', "1e-1", "0.100000"):
+        path.write_text(
+            f'{{"models": [{{"id": "m", "endpoints": [{{"backend": "fake", '
+            f'"price": {{"prompt": {written}, "completion": 15}}}}]}}], "markup": 0.07}}'
+        )
+        given = config.load(path)
+        price = given.models[0].endpoints[0].price.price()
+        assert (price.prompt, price.completion) == (100_000, 15_000_000)
+        assert given.markup_bp(given.models[0]) == 700
+
+
+def test_without_a_file_the_small_local_model_is_served() -> None:
+    """At the documented price, in order of cost, with no limits."""
+    given = config.load(None)
+    (only,) = given.models
+    (endpoint,) = only.endpoints
+    assert (only.id, only.strategy, endpoint.backend) == ("local/smollm2-135m", "cheapest", "local")
+    price = endpoint.price.price()
+    assert (price.prompt, price.completion) == (10_000, 20_000)
+    assert (endpoint.first_token_s, endpoint.stall_s) == (120, 180)
+    assert given.redis.url == "embedded"
+
+
+def test_silence_limits_depend_on_what_answers() -> None:
+    """10 and 15 s; 120 and 180 s where the model reasons or the backend is local; or as written."""
+    plain = EndpointSettings.model_validate(ENDPOINT)
+    assert (plain.first_token_s, plain.stall_s) == (10, 15)
+    reasons = EndpointSettings.model_validate(ENDPOINT | {"capabilities": {"reasoning": True}})
+    assert (reasons.first_token_s, reasons.stall_s) == (120, 180)
+    own = EndpointSettings.model_validate(ENDPOINT | {"timeouts": {"first_token_ms": 2500}})
+    assert (own.first_token_s, own.stall_s) == (2.5, 15)
+
+
+def test_secrets_come_from_variables_and_files_only_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing one is named with the endpoint; the value is in no error and no repr."""
+    source = tmp_path / "c.yaml"
+    monkeypatch.delenv("ACME_KEY", raising=False)
+    by_name = EndpointSettings.model_validate(ENDPOINT | {"api_key_env": "ACME_KEY"})
+    with pytest.raises(config.ConfigError, match="the variable ACME_KEY is not set; export it"):
+        config.resolve_key(by_name, source)
+    monkeypatch.setenv("ACME_KEY", "sk-canary")
+    resolved = config.resolve_key(by_name, source)
+    assert resolved() == "sk-canary"
+    assert "canary" not in repr(resolved)
+    by_file = EndpointSettings.model_validate(ENDPOINT | {"api_key_file": "secret"})
+    with pytest.raises(config.ConfigError, match="api_key_file"):
+        config.resolve_key(by_file, source)
+    (tmp_path / "secret").write_text("sk-file\n")  # relative to the configuration's folder
+    assert config.resolve_key(by_file, source)() == "sk-file"
+    assert config.resolve_key(EndpointSettings.model_validate(ENDPOINT), source)() is None

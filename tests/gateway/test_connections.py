@@ -1,0 +1,251 @@
+"""Connections: reused, pipelined, not read from, and open while a worker stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import httpx
+import pytest
+
+from tests.gateway.upstreams import Call, answer, silence, upstream
+from tests.gateway_harness import (
+    Clock,
+    Gateway,
+    Wire,
+    fake,
+    model,
+    read_events,
+    running,
+    settings,
+    status_of,
+    until,
+)
+
+pytestmark = pytest.mark.anyio
+
+BIG = "x" * 10_000
+
+
+async def endless(call: Call) -> None:
+    """Say more than any socket holds, until the gateway leaves."""
+    await call.start()
+    with contextlib.suppress(OSError):
+        while not call.gone.is_set():
+            await call.word(BIG)
+
+
+async def read_answer(wire: Wire) -> tuple[int, bytes]:
+    """Read one answer of a connection that stays open."""
+    head = (await wire.read_until(b"\r\n\r\n")).lower()
+    if b"content-length: " in head:
+        length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+        return status_of(head), await wire.reader.readexactly(length)
+    body = b""
+    while size := int(await wire.read_until(b"\r\n"), 16):
+        body += await wire.reader.readexactly(size)
+        _ = await wire.reader.readexactly(2)
+    _ = await wire.reader.readexactly(2)
+    return status_of(head), body
+
+
+async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(redis_url: str) -> None:
+    """After ``slow_reader_s`` in which its socket took nothing: closed, settled as a client cut."""
+    clock = Clock()
+    async with (
+        upstream(endless) as up,
+        running(
+            redis_url,
+            settings(model(up.endpoint("up"), id="m"), server={"slow_reader_s": 30}),
+            times=clock.times,
+        ) as gateway,
+    ):
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", gateway.port))
+        request = gateway.request(model="m", stream=True, max_tokens=16_000)
+        await asyncio.get_running_loop().sock_sendall(raw, request)
+        (connection,) = await until(lambda: [*gateway.server.server_state.connections])
+        await until(lambda: connection.flow is not None and connection.flow.write_paused)
+        clock.advance(29)  # the stall clock stands still while nobody reads
+        await gateway.worker.ticker.tick()
+        assert connection.flow.write_paused
+        clock.advance(1.1)
+        await gateway.worker.ticker.tick()
+        await up.calls[0].gone.wait()
+        await until(lambda: not gateway.server.server_state.connections)
+        balance = await gateway.audited()
+        (line,) = await gateway.journal()
+        assert line.charge_nanodollars == balance.spent_nanodollars > 0
+        assert "cut" in line.flags
+        record = await gateway.generation(line.id)
+        assert (record["outcome"], record["cancelled"]) == ("client_cut", True)
+        taken = b""
+        with contextlib.closing(raw), contextlib.suppress(ConnectionResetError):
+            while piece := await asyncio.get_running_loop().sock_recv(raw, 65536):
+                taken += piece
+        assert not taken.endswith(b"0\r\n\r\n")  # what it reads now is no complete answer
+
+
+async def test_a_connection_is_reused_after_every_kind_of_error(redis_url: str) -> None:
+    """400, 401, 404, 405, 402, 502 and an in-band error leave the connection usable."""
+    given = settings(
+        model(fake(tokens=2)),
+        model(fake(fail={"status": 401}), id="down"),
+        model(fake(tokens=5, fail={"how": "cut", "after_tokens": 2}), id="cut"),
+    )
+    async with running(redis_url, given) as gateway:
+        poor = await gateway.fund("0", account="poor")
+        wire = await gateway.connect()
+        bare = b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        expected = [
+            (gateway.request(close=False, temperature=9), 400),
+            (gateway.request("nonsense", close=False), 401),
+            (b"GET /nowhere" + bare, 404),
+            (b"DELETE /v1/chat/completions" + bare, 405),
+            (gateway.request(poor, close=False), 402),
+            (gateway.request(close=False, model="down"), 502),
+            (gateway.request(close=False, model="cut", stream=True), 200),
+            (gateway.request(close=False), 200),
+        ]
+        for request, status in expected:
+            wire.writer.write(request)
+            assert (await read_answer(wire))[0] == status, request
+        await wire.close()
+        _ = await gateway.audited()
+
+
+async def test_pipelined_requests_are_answered_in_order(redis_url: str) -> None:
+    """Three requests in one write: three answers, streams among them, one after another."""
+    async with running(redis_url, settings(model(fake(tokens=2)))) as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(
+            gateway.request(close=False, stream=True)
+            + gateway.request(close=False, model="unknown")
+            + gateway.request(close=False)
+        )
+        first, second, third = [await read_answer(wire) for _ in range(3)]
+        assert read_events(first[1])[-1] == "[DONE]"
+        assert (second[0], third[0]) == (400, 200)
+        await wire.close()
+        _ = await gateway.audited()
+        assert len(await gateway.journal()) == 2
+
+
+async def test_a_client_that_pipelines_and_leaves_ends_the_request_that_is_answered(
+    redis_url: str,
+) -> None:
+    """The second request on the connection does not hide that the client has left the first."""
+
+    async def slowly(call: Call) -> None:
+        await call.start()
+        with contextlib.suppress(OSError):
+            while not call.gone.is_set():
+                await call.word("words ")
+                await asyncio.sleep(0.001)
+
+    async with (
+        upstream(slowly) as up,
+        running(redis_url, settings(model(up.endpoint("up"), id="m"))) as gateway,
+    ):
+        wire = await gateway.connect()
+        request = gateway.request(model="m", close=False, stream=True)
+        wire.writer.write(request + request)
+        await wire.read_until(b"words")
+        wire.writer.transport.abort()
+        await asyncio.wait_for(up.calls[0].gone.wait(), 10)
+        assert (await gateway.audited()).spent_nanodollars > 0
+        assert len(up.calls) == 1
+        (line,) = await gateway.journal()
+        record = await gateway.generation(line.id)
+        assert (record["outcome"], record["cancelled"]) == ("client_cut", True)
+
+
+async def test_open_streams_finish_while_a_worker_stops(redis_url: str) -> None:
+    """Told to exit, it takes nothing new and ends what it has, settled."""
+    go_on = asyncio.Event()
+
+    async def part(call: Call) -> None:
+        await call.start()
+        await call.word("before ")
+        await go_on.wait()
+        await call.word("after ")
+        await call.finish(usage={"prompt_tokens": 7, "completion_tokens": 4})
+        await call.end()
+
+    async with (
+        upstream(part) as up,
+        running(redis_url, settings(model(up.endpoint("up"), id="m"))) as gateway,
+    ):
+        wire = await gateway.connect()
+        wire.writer.write(gateway.request(model="m", close=False, stream=True))
+        seen = await wire.read_until(b"before ")
+        gateway.server.should_exit = True
+        await until(lambda: not gateway.server.servers[0].is_serving())
+        with pytest.raises(httpx.ConnectError):
+            await gateway.client.get("/health/live")
+        go_on.set()
+        seen += await wire.reader.read()  # the connection is closed after the answer
+        assert b"after " in seen
+        assert seen.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        await wire.close()
+        balance = await gateway.audited()
+        assert balance.spent_nanodollars == 7_000 + 8_000
+
+
+async def test_past_the_drain_time_streams_are_cut_visibly_and_settled(redis_url: str) -> None:
+    """The client sees a broken answer, never a clean stop; the delivered part is charged."""
+    async with upstream(silence("12345678")) as up:
+        given = settings(model(up.endpoint("up"), id="m"), server={"drain_seconds": 0.2})
+        async with running(redis_url, given) as gateway:
+            wire = await gateway.connect()
+            wire.writer.write(gateway.request(model="m", close=False, stream=True))
+            seen = await wire.read_until(b"12345678")
+            gateway.server.should_exit = True
+            seen += await wire.reader.read()
+            assert not seen.endswith(b"0\r\n\r\n")
+            assert b"[DONE]" not in seen
+            assert b'"finish_reason":"stop"' not in seen
+            await wire.close()
+            _ = await gateway.audited()
+            (line,) = await gateway.journal()
+            assert line.tokens["completion"] == 2
+
+
+async def test_a_request_in_two_pieces_and_one_with_expect_are_read(redis_url: str) -> None:
+    """However a body arrives, it is one body."""
+    async with running(redis_url, settings(model(fake(tokens=2)))) as gateway:
+        head, body = gateway.request(close=False).split(b"\r\n\r\n", 1)
+        wire = await gateway.connect()
+        wire.writer.write(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        assert status_of(await wire.read_until(b"\r\n\r\n")) == 100
+        wire.writer.write(body[:10])
+        await wire.writer.drain()
+        wire.writer.write(body[10:])
+        assert (await read_answer(wire))[0] == 200
+        await wire.close()
+
+
+async def idle(gateway: Gateway) -> None:
+    """Wait until no request is open."""
+    await until(lambda: len(gateway.worker.ticker) == 0)
+
+
+async def test_a_full_worker_answers_503_at_once(redis_url: str) -> None:
+    """``max_streams`` open: a clear refusal with a wait, and room again afterwards."""
+    async with upstream(silence("x "), answer(["y "])) as up:
+        given = settings(model(up.endpoint("up"), id="m"), server={"max_streams": 1})
+        async with running(redis_url, given) as gateway:
+            wire = await gateway.connect()
+            wire.writer.write(gateway.request(model="m", stream=True))
+            await wire.read_until(b"x ")
+            reply = await gateway.chat(model="m")
+            assert reply.status_code == 503
+            assert reply.headers["retry-after"] == "1"
+            assert reply.json()["error"]["metadata"]["error_type"] == "provider_overloaded"
+            await wire.close()
+            await idle(gateway)
+            assert (await gateway.chat(model="m")).status_code == 200
+            _ = await gateway.audited()

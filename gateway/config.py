@@ -17,7 +17,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gateway.settings import EndpointSettings, Settings
+import backends
+from backends.base import Backend, BackendConfig
+from gateway.settings import EndpointSettings, ModelSettings, Settings
 
 DEFAULT_MODEL: Mapping[str, Any] = {
     "id": "local/smollm2-135m",
@@ -110,6 +112,54 @@ class Environment(BaseSettings):
 
     models: Path = Path(__file__).resolve().parent.parent / "data" / "models"
     """Where converted weights are kept: shared between data folders."""
+
+
+def build_backend(
+    model: ModelSettings,
+    endpoint: EndpointSettings,
+    source: Path | None,
+    engines: Mapping[str, str],
+) -> Backend:
+    """Build an endpoint's backend, its secret resolved; nothing connects.
+
+    Args:
+        model: whose endpoint it is.
+        endpoint: what to build.
+        source: the configuration file.
+        engines: sockets of the built-in engines by model name.
+
+    Raises:
+        ConfigError: a secret is missing, or the URL cannot be used.
+    """
+    local = endpoint.backend == "local"
+    try:
+        return backends.load(
+            BackendConfig(
+                kind=endpoint.backend,
+                model=endpoint.model or model.id,
+                base_url=endpoint.base_url,
+                socket_path=engines.get(model.id, "") if local else "",
+                api_key=resolve_key(endpoint, source),
+                connect_ms=endpoint.timeouts.connect_ms,
+                options_key=endpoint.slug,
+                script=endpoint.script,
+            )
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{source}: model {model.id!r}, endpoint {endpoint.slug!r}: {error}"
+        ) from None
+
+
+def check_endpoints(settings: Settings, source: Path | None) -> None:
+    """Find what would keep an endpoint from being built.
+
+    Raises:
+        ConfigError: as ``build_backend``.
+    """
+    for model in settings.models:
+        for endpoint in model.endpoints:
+            build_backend(model, endpoint, source, {model.id: "engine.sock"})
 
 
 def key_pepper() -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import httpx
 import msgspec
@@ -24,7 +24,6 @@ class Health:
         self._clients = {model: _client(socket) for model, socket in engines.items()}
         self._ready_once: set[str] = set()
         self._announced = announced
-        self.draining = False
 
     async def checks(self) -> tuple[bool, dict[str, str]]:
         """Return whether the worker is ready, and the state of each part."""
@@ -32,10 +31,7 @@ class Health:
         for model, client in self._clients.items():
             checks[f"engine:{model}"] = await self._engine(model, client)
         ready = checks["redis"] == "ok" and self._ready_once == set(self._clients)
-        if self.draining:
-            ready = False
-            checks["worker"] = "draining"
-        elif ready and not self._announced():
+        if ready and not self._announced():
             # The first key is printed before anyone is told that the server is ready.
             ready = False
             checks["supervisor"] = "starting"
@@ -43,13 +39,13 @@ class Health:
 
     async def engine_metrics(self) -> bytes:
         """Return the engines' own metrics; those that do not answer are left out."""
-        parts = []
+        texts = []
         for client in self._clients.values():
             try:
-                parts.append((await client.get("/metrics")).content)
+                texts.append((await client.get("/metrics")).text)
             except httpx.HTTPError:
                 continue
-        return b"".join(parts)
+        return merged(texts).encode()
 
     async def aclose(self) -> None:
         """Close the connections to the engines."""
@@ -74,6 +70,24 @@ class Health:
         if answer.status_code == 200:
             self._ready_once.add(model)
         return state
+
+
+def merged(texts: Sequence[str]) -> str:
+    """Join expositions of the same metrics: each family described once, its samples together.
+
+    Source: Prometheus' text format, "all lines for a given metric must be provided as one
+    single group" (read 2026-11).
+    """
+    families: dict[str, list[str]] = {}
+    for text in texts:
+        family = ""
+        for line in text.splitlines():
+            comment = line.startswith("# ")
+            family = line.split(" ", 3)[2] if comment else family
+            lines = families.setdefault(family, [])
+            if not (comment and line in lines):
+                lines.append(line)
+    return "".join(f"{line}\n" for lines in families.values() for line in lines)
 
 
 def _client(socket: str) -> httpx.AsyncClient:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import backends
-from backends.base import BackendConfig
 from gateway import config
 from gateway.auth import Authenticator
 from gateway.background import Background
@@ -22,12 +21,14 @@ from gateway.health import Health
 from gateway.settings import CAPABILITIES, EndpointSettings, ModelSettings, Settings
 from gateway.telemetry import Metrics
 from gateway.worker import Worker
-from policies.ledger.base import LedgerSettings
+from policies.ledger.base import LedgerSettings, LedgerUnavailable
 from policies.ledger.client import Ledger
 from policies.ledger.connect import connect
 from policies.ledger.keys import KeyStore
 from policies.ledger.sweeper import Sweeper
 from policies.types import Policy, Strategy
+
+log = logging.getLogger("tollway")
 
 STRATEGIES: Mapping[Strategy, tuple[str, ...]] = {
     "ordered": ("feasible", "healthy", "ordered"),
@@ -58,8 +59,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
     """Build a worker, run its periodic tasks, and close everything at the end.
 
     Raises:
-        ConfigError: an endpoint's secret is missing.
-        LedgerError: Redis cannot be reached or refuses the functions.
+        ConfigError: an endpoint's secret is missing, or its URL cannot be used.
     """
     times = times or Times()
     settings = given.settings
@@ -71,7 +71,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         stack.push_async_callback(ledger.aclose)
         keys = KeyStore(redis, given.pepper, timeout_s=settings.redis.timeout_s)
         stack.push_async_callback(keys.aclose)
-        await ledger.start()
+        await _load_functions(ledger)
         metrics, ticker = Metrics(), Ticker(times.now)
         endpoints = [
             _endpoint(given, model, position)
@@ -130,6 +130,14 @@ def ledger_settings(settings: Settings) -> LedgerSettings:
     )
 
 
+async def _load_functions(ledger: Ledger) -> None:
+    """Load the ledger's functions, or later: a call that misses them loads them, too."""
+    try:
+        await ledger.start()
+    except LedgerUnavailable as error:
+        log.warning("Redis is away: %s; requests are refused until it answers", error)
+
+
 def _start_periodic(worker: Worker, cashier: Cashier) -> None:
     ledger, settings, background = worker.ledger, worker.settings.ledger, worker.background
     sweeper = Sweeper(ledger)
@@ -154,18 +162,7 @@ def _start_periodic(worker: Worker, cashier: Cashier) -> None:
 
 def _endpoint(given: WorkerConfig, model: ModelSettings, position: int) -> Endpoint:
     settings = model.endpoints[position]
-    backend = backends.load(
-        BackendConfig(
-            kind=settings.backend,
-            model=settings.model or model.id,
-            base_url=settings.base_url,
-            socket_path=given.engines.get(model.id, "") if settings.backend == "local" else "",
-            api_key=config.resolve_key(settings, given.source),
-            connect_ms=settings.timeouts.connect_ms,
-            options_key=settings.slug,
-            script=settings.script,
-        )
-    )
+    backend = config.build_backend(model, settings, given.source, given.engines)
     return Endpoint(
         id=endpoint_id(model, position),
         model=model,

@@ -32,9 +32,7 @@ def config_group() -> None:
 def check(options: Options, file: Path) -> None:
     """Check FILE: shape, names, prices, and that each secret can be read."""
     settings = replace(options, config=file).settings()
-    for model in settings.models:
-        for endpoint in model.endpoints:
-            config.resolve_key(endpoint, file)
+    config.check_endpoints(settings, file)
     endpoints = sum(len(model.endpoints) for model in settings.models)
     document = {"ok": True, "models": len(settings.models), "endpoints": endpoints}
     options.say(document, f"ok: {len(settings.models)} models, {endpoints} endpoints")
@@ -97,9 +95,7 @@ def _python(options: Options) -> str:
 
 def _configuration(options: Options) -> str:
     settings = options.settings()
-    for model in settings.models:
-        for endpoint in model.endpoints:
-            config.resolve_key(endpoint, options.config)
+    config.check_endpoints(settings, options.config)
     return f"{len(settings.models)} models"
 
 

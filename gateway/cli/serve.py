@@ -80,12 +80,12 @@ def _check(settings: Settings, source: Path | None) -> None:
     """Find what would keep a child from starting, before anything starts.
 
     Raises:
-        ConfigError: a secret is missing.
+        ConfigError: a secret is missing, or a URL cannot be used.
         CommandFailed: a model's weights are missing.
     """
+    config.check_endpoints(settings, source)
     for model in settings.models:
         for endpoint in model.endpoints:
-            config.resolve_key(endpoint, source)
             if endpoint.backend == "local":
                 folder = config.weights_dir(endpoint, source)
                 if not (folder / "config.json").is_file():

@@ -53,7 +53,7 @@ def _model(worker: Worker, model: ModelSettings) -> dict[str, Any]:
         "supported_parameters": _parameters(endpoints),
         "default_parameters": None,
         "supported_voices": None,
-        "links": {"details": f"/api/v1/models/{model.id}/endpoints"},
+        "links": {"details": "/api/v1/models"},
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.health import Health
+from gateway.health import Health, merged
 from gateway.telemetry import JSONFormatter
 from tests.gateway_harness import FREE, Gateway, fake, model, running, settings
 from tests.valkey_server import ValkeyServer
@@ -126,7 +126,7 @@ async def test_each_request_has_one_line_with_all_that_an_operator_asks(
 
 
 async def test_ready_says_what_it_waits_for(redis_url: str) -> None:
-    """Live at once; ready when Redis answers; draining and unannounced workers are not."""
+    """Live at once; ready when Redis answers; unannounced workers are not."""
     async with running(redis_url, settings(model(fake()))) as gateway:
         reply = await gateway.client.get("/health/ready")
         assert (reply.status_code, reply.json()) == (
@@ -139,8 +139,6 @@ async def test_ready_says_what_it_waits_for(redis_url: str) -> None:
         assert await health.checks() == (False, {"redis": "ok", "supervisor": "starting"})
         announced = True
         assert await health.checks() == (True, {"redis": "ok"})
-        health.draining = True
-        assert await health.checks() == (False, {"redis": "ok", "worker": "draining"})
         await health.aclose()
 
 
@@ -240,3 +238,16 @@ def test_an_idle_worker_is_light(valkey: ValkeyServer) -> None:
     kilobytes, _, heavy = done.stdout.strip().partition(" ")
     assert heavy == "[]"
     assert int(kilobytes) < 120_000
+
+
+def test_metrics_of_several_engines_are_one_exposition() -> None:
+    """Each family is described once, and its samples stand together."""
+    one = '# HELP a What a is\n# TYPE a gauge\na{model_name="x"} 1\n'
+    one += "# HELP b B\n# TYPE b gauge\nb 1\n"
+    two = one.replace('"x"} 1', '"y"} 2')
+    assert merged([one, two]) == (
+        "# HELP a What a is\n# TYPE a gauge\n"
+        'a{model_name="x"} 1\na{model_name="y"} 2\n'
+        "# HELP b B\n# TYPE b gauge\nb 1\nb 1\n"
+    )
+    assert merged([one]) == one

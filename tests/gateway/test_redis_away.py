@@ -7,8 +7,10 @@ import asyncio
 import httpx
 import pytest
 
+from gateway import wiring
+from gateway.wiring import WorkerConfig
 from tests.gateway.upstreams import Call, upstream
-from tests.gateway_harness import Clock, fake, model, running, settings, until
+from tests.gateway_harness import PEPPER, Clock, fake, model, running, settings, until
 from tests.valkey_server import ValkeyServer
 
 pytestmark = pytest.mark.anyio
@@ -134,3 +136,20 @@ async def test_holds_are_renewed_while_an_answer_lasts(own_valkey: ValkeyServer)
             assert (await reading).done
             _ = await gateway.audited()
             assert [line.type for line in await gateway.ledger.journal_tail("acct")] == ["G", "S"]
+
+
+async def test_a_worker_starts_while_redis_is_away_and_says_so() -> None:
+    """It serves health from the start and is ready when the ledger answers."""
+    server = ValkeyServer()
+    given = WorkerConfig(settings(model(fake())), None, server.url, PEPPER, {})
+    try:
+        async with wiring.running(given) as worker:
+            ready, checks = await worker.health.checks()
+            assert not ready
+            assert checks["redis"].startswith("unavailable")
+            server.start()
+            assert await worker.health.checks() == (True, {"redis": "ok"})
+            _ = await worker.ledger.grant("g", "acct", 5)
+            assert (await worker.ledger.balance("acct")).available_nanodollars == 5
+    finally:
+        server.remove()

@@ -8,12 +8,11 @@ early one.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import msgspec
@@ -29,12 +28,10 @@ from backends.errors import (
     StreamTruncated,
     classify,
 )
+from backends.http1 import HTTPTransport
 
 MAX_ERROR_BODY_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-MAX_CONNECTIONS = 20_000
-KEEPALIVE_CONNECTIONS = 200
-KEEPALIVE_EXPIRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +52,13 @@ class Transport:
         Raises:
             ValueError: the base URL is no address.
         """
-        limits = httpx.Limits(
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=KEEPALIVE_CONNECTIONS,
-            keepalive_expiry=KEEPALIVE_EXPIRY_S,
-        )
-        # Deadlines on silence are the dispatcher's; here only connecting is bounded.
-        timeout = httpx.Timeout(None, connect=config.connect_ms / 1000)
         self._base_url = _address(config.base_url)
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                limits=limits, uds=config.socket_path or None, retries=0
-            ),
-            timeout=timeout,
-            trust_env=False,
-            follow_redirects=False,
-            # One caller's request must not carry what an upstream set on another's.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        # Deadlines on silence are the dispatcher's; here only connecting is bounded. No client
+        # stands before the transport: its redirects, cookies and proxies are what we forbid.
+        self._transport = HTTPTransport(
+            connect_s=config.connect_ms / 1000, uds=config.socket_path or None
         )
+        self._urls: dict[str, httpx.URL] = {}
 
     @asynccontextmanager
     async def post(self, call: Post) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -82,10 +68,11 @@ class Transport:
             BackendError: the upstream refused, could not be reached, or broke off.
         """
         with mapped_errors(started=False):
-            request = self._client.build_request(
-                "POST", self._base_url + call.path, headers=dict(call.headers), content=call.body
-            )
-            response = await self._client.send(request, stream=True)
+            url = self._urls.get(call.path)
+            if url is None:
+                url = self._urls[call.path] = httpx.URL(self._base_url + call.path)
+            request = httpx.Request("POST", url, headers=call.headers, content=call.body)
+            response = await self._transport.handle_async_request(request)
         try:
             if response.status_code >= 300:
                 raise await _refusal(response)
@@ -96,7 +83,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
 
 def _address(base_url: str) -> str:
@@ -114,7 +101,11 @@ def _address(base_url: str) -> str:
 async def _body(response: httpx.Response) -> AsyncGenerator[bytes]:
     size = 0
     with mapped_errors(started=True):
-        async for chunk in response.aiter_bytes():
+        # Decoding costs as much as the rest of the read, and we ask for no encoding.
+        encoded = "content-encoding" in response.headers
+        chunks = response.aiter_bytes() if encoded else response.stream
+        assert isinstance(chunks, AsyncIterable)
+        async for chunk in chunks:
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise ProtocolError(f"the upstream's answer passed {MAX_ANSWER_BYTES} bytes")

@@ -1,0 +1,295 @@
+"""An httpx transport for HTTP/1.1 that costs little per read: asyncio's protocol, llhttp's parser.
+
+Why not httpx's own: it spends several times the rest of the gateway on each streamed chunk
+(its pool scans every request at every change, and each read passes six generators). Same
+seam, same exceptions; ``tests/benchmarks`` shows the difference.
+
+Source: RFC 9112 (message framing, 6.3; connection reuse, 9.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Final, cast
+
+import httptools
+import httpx
+
+HIGH_WATER_BYTES: Final = 256 * 1024
+"""So much of an answer may wait for its reader; then the socket is not read."""
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_IDLE: Final = 200
+IDLE_S: Final = 30.0
+
+
+class Connection(asyncio.Protocol):
+    """One connection to an upstream: one request at a time, its answer as it arrives."""
+
+    def __init__(self) -> None:
+        """Not connected yet."""
+        self.idle_since = 0.0
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = True
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._body: list[bytes] = []
+        self._buffered = 0
+        self._head_bytes = 0
+        self._head_done = False
+        self._until_close = False
+        self._keep_alive = False
+        self._lost: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+
+    # What the caller does.
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent."""
+        return self.complete and self._keep_alive and self._lost is None
+
+    async def send(self, head: bytes, body: bytes) -> None:
+        """Send a request and wait for the answer's head.
+
+        Raises:
+            httpx.ReadError, httpx.RemoteProtocolError: no answer came.
+        """
+        assert self._transport is not None
+        self.complete = self._head_done = self._until_close = self._keep_alive = False
+        self.status, self.headers, self._head_bytes = 0, [], 0
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(head + body)
+        while not self._head_done:
+            if self._lost is not None:
+                raise self._lost
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """Return what has arrived of the body, at least a byte; nothing at its end.
+
+        Raises:
+            httpx.ReadError, httpx.RemoteProtocolError: the answer broke off.
+        """
+        while not self._body:
+            if self.complete:
+                return b""
+            if self._lost is not None:
+                raise self._lost
+            await self._wait()
+        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        if self._buffered > HIGH_WATER_BYTES and self._transport is not None:
+            self._transport.resume_reading()
+        self._buffered = 0
+        return data
+
+    def close(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the event loop says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived."""
+        if self.complete:
+            self._fail(httpx.RemoteProtocolError("the upstream sent what nobody asked for"))
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(httpx.RemoteProtocolError("the upstream wants another protocol"))
+            self.close()
+        except httptools.HttpParserError as error:
+            self._fail(httpx.RemoteProtocolError(f"the upstream's answer is no HTTP: {error}"))
+            self.close()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The upstream has finished sending."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Say how it ended: the end of an answer that lasts until the close, or a break."""
+        if not self.complete:
+            if error is None and self._until_close:
+                self.complete = True
+            else:
+                words = str(error) if error else "closed before the answer was complete"
+                kind = httpx.ReadError if error else httpx.RemoteProtocolError
+                self._fail(kind(words))
+        self._lost = self._lost or httpx.ReadError("closed")
+        self._wake()
+
+    # What the parser says.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, within a bound."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise httptools.HttpParserError("its head is too long")
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is there, unless it only says that another will come."""
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self.headers = []
+            return
+        names = {name.lower() for name, _ in self.headers}
+        self._until_close = not names & {b"content-length", b"transfer-encoding"}
+        self._head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body; stop reading when too much waits."""
+        self._body.append(data)
+        before = self._buffered
+        self._buffered += len(data)
+        if before <= HIGH_WATER_BYTES < self._buffered and self._transport is not None:
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """The answer is complete, unless it was an interim one."""
+        if self.status >= 200:
+            self.complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+    def _fail(self, error: Exception) -> None:
+        self._lost = self._lost or error
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Body(httpx.AsyncByteStream):
+    """An answer's body; closing it gives the connection back, or ends it."""
+
+    def __init__(self, pool: HTTPTransport, connection: Connection) -> None:
+        self._pool = pool
+        self._connection: Connection | None = connection
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        connection = self._connection
+        while connection is not None and (data := await connection.read()):
+            yield data
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection)
+
+
+class HTTPTransport(httpx.AsyncBaseTransport):
+    """Connections to one origin, kept for the next request."""
+
+    def __init__(self, *, connect_s: float, uds: str | None = None) -> None:
+        """Connect to a Unix socket if one is given, else to each request's host."""
+        self._connect_s = connect_s
+        self._uds = uds
+        self._idle: deque[Connection] = deque()
+        self._tls: ssl.SSLContext | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request whose body is at hand; the answer's body streams.
+
+        Raises:
+            httpx.TransportError: as httpx's own transport does.
+        """
+        connection = self._reused() or await self._connect(request.url)
+        try:
+            await connection.send(_head(request), request.content)
+        except BaseException:
+            connection.close()
+            raise
+        return httpx.Response(
+            connection.status,
+            headers=connection.headers,
+            stream=_Body(self, connection),
+            request=request,
+        )
+
+    def release(self, connection: Connection) -> None:
+        """Keep a connection whose answer was read to its end; end any other."""
+        if connection.reusable and len(self._idle) < MAX_IDLE:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    async def aclose(self) -> None:
+        """End idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _reused(self) -> Connection | None:
+        """Return the connection used last, and end those that were idle too long."""
+        oldest = asyncio.get_running_loop().time() - IDLE_S
+        while self._idle and self._idle[0].idle_since < oldest:
+            self._idle.popleft().close()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable:
+                return connection
+        return None
+
+    async def _connect(self, url: httpx.URL) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_s):
+                if self._uds is not None:
+                    _, made = await loop.create_unix_connection(Connection, self._uds)
+                else:
+                    _, made = await loop.create_connection(
+                        Connection, url.host, url.port or _PORTS[url.scheme], **self._security(url)
+                    )
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout("no connection in time") from error
+        except OSError as error:
+            raise httpx.ConnectError(str(error)) from error
+        return made
+
+    def _security(self, url: httpx.URL) -> dict[str, Any]:
+        if url.scheme != "https":
+            return {}
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return {"ssl": self._tls, "server_hostname": url.host}
+
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _head(request: httpx.Request) -> bytes:
+    """Return request line and headers.
+
+    Raises:
+        httpx.LocalProtocolError: a header could end its line early.
+    """
+    lines = [b"%s %s HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)]
+    for name, value in request.headers.raw:
+        if b"\r" in value or b"\n" in value or b"\0" in value:
+            raise httpx.LocalProtocolError("a header's value has a line break")
+        lines.append(b"%s: %s\r\n" % (name, value))
+    lines.append(b"\r\n")
+    return b"".join(lines)

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := gateway policies backends local_engine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev model serve test check fmt lint types imports locks clean
+.PHONY: help setup dev model serve test check bench bench-rivals rivals fmt locks clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,15 @@ setup: $(VENV)/.base $(VENV)/.local model  ## Make .venv, install the locked req
 test: setup dev  ## Run the checks and the tests
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+bench: dev rivals  ## CPU per request against nginx and TensorZero, alternating (Debian, two cores)
+	$(BIN)/python -m tests.benchmarks.compare $(ARGS)
+
+bench-rivals: dev rivals .bench/vllm-router/.done .bench/litellm/.done  ## The same, with vllm-router and LiteLLM beside
+	$(BIN)/python -m tests.benchmarks.compare --gateways tollway,nginx,tensorzero,vllm-router,litellm $(ARGS)
+
+rivals: .bench/tensorzero/.done
+	@command -v /usr/sbin/nginx >/dev/null || { echo "apt install nginx-light" >&2; exit 1; }
 
 check: dev  ## Lint, types, import contracts (the house rules are tests, too)
 	$(BIN)/ruff check .
@@ -41,6 +50,16 @@ locks: dev  ## Renew the hashed locks from pyproject.toml
 		--extra embedded --extra build pyproject.toml -o requirements/base.lock
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 		--extra embedded --extra build --extra dev -c requirements/base.lock pyproject.toml -o requirements/dev.lock
+
+# Each in an environment of its own. LiteLLM 1.82.7, 1.82.8 and 1.107.0 were malicious: never those.
+.bench/tensorzero/.done: REQUIRED = tensorzero==2026.6.0 openai
+.bench/vllm-router/.done: REQUIRED = vllm-router==0.1.17
+.bench/litellm/.done: REQUIRED = litellm[proxy]==1.106.2 prometheus-client
+.bench/%/.done:
+	@echo "installing $(REQUIRED) ..."
+	@$(PYTHON) -m venv .bench/$*
+	@.bench/$*/bin/python -m pip --disable-pip-version-check --quiet install $(REQUIRED)
+	@touch $@
 
 clean:  ## Remove the virtual environment and caches (data/ stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -24,7 +24,7 @@ class Capabilities:
     """Request fields and part types honored; None means every known one."""
 
     caps_output: bool = False
-    """It never generates past its own window, so no output limit has to be sent."""
+    """It takes a bound beside the caller's own limit, and stops at its window before that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -49,23 +49,27 @@ _FIELDS = frozenset(
 _PROMPT_BYTES_PER_TOKEN = 4
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Wait = Annotated[float, msgspec.Meta(ge=0, le=3_600_000)]
+
+
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How and when an answer goes wrong."""
 
     how: Literal["status", "reset", "stall", "cut", "garbage"] = "status"
     status: int = 500
     retry_after_s: float | None = None
-    after_tokens: int = 0
-    times: int | None = None
+    after_tokens: Count = 0
+    times: Count | None = None
 
 
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the fake does for every request."""
 
-    tokens: int = 60
+    tokens: Count = 60
     text: str | None = None
-    first_token_ms: float = 0
-    token_ms: float = 0
+    first_token_ms: Wait = 0
+    token_ms: Wait = 0
     usage: Literal["exact", "missing", "double"] = "exact"
     fail: Failure | None = None
 

@@ -58,7 +58,14 @@ class LocalBackend:
 
     @asynccontextmanager
     async def stream(self, request: ChatRequest, *, deadline: float) -> AsyncIterator[EventBatches]:
-        """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
+        """Ask for a streamed answer; see ``backends.base.Backend.stream``.
+
+        The caller's own limit is refused where it does not fit beside the prompt; a bound that is
+        only ours goes as a header, and ends the answer where the window ends at the latest.
+        """
+        bound = request.output_bound if request.max_tokens is None else None
+        if bound is not None:
+            request = msgspec.structs.replace(request, output_bound=None)
         body = encode_request(request, model=self._model)
         body["messages"] = [_plain(message) for message in request.messages]
         body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
@@ -69,6 +76,8 @@ class LocalBackend:
             "X-Tollway-Account": quote(request.account),
             "X-Tollway-Deadline-Ms": str(int(left_s * 1000)),
         }
+        if bound is not None:
+            headers["X-Tollway-Max-Output"] = str(bound)
         call = Post("/chat/completions", headers, msgspec.json.encode(body))
         async with self._transport.post(call) as chunks, aclosing(events_of(chunks)) as events:
             yield events

@@ -131,7 +131,10 @@ def mapped_errors(*, started: bool) -> Iterator[None]:
     except httpx.DecodingError as error:
         raise ProtocolError(f"the upstream's body cannot be decoded: {error}") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-        raise EndpointRejected(f"the upstream cannot be asked: {error}") from error
+        # The library quotes header values: no word of it may reach a client.
+        raise EndpointRejected(
+            "the upstream cannot be asked: look at the endpoint's base_url and key"
+        ) from error
     except (httpx.HTTPError, httpx.StreamError) as error:
         words = str(error) or type(error).__name__
         if started:

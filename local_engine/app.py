@@ -138,10 +138,15 @@ def _read_request_id(request: Request[Any, Any, Any]) -> str:
 def _read_caller(request: Request[Any, Any, Any]) -> Caller:
     """Read the headers that the gateway sends along."""
     deadline_ms = _read_integer(request, "x-tollway-deadline-ms")
+    max_output = _read_integer(request, "x-tollway-max-output")
+    if max_output is not None and max_output < 1:
+        name = "x-tollway-max-output"
+        raise RequestRefused(f"the header {name} must be at least 1, not {max_output}", param=name)
     return Caller(
         account=request.headers.get("x-tollway-account", "")[:_MAX_HEADER_CHARS],
         priority=_read_integer(request, "x-tollway-priority") or 0,
         deadline_s=None if deadline_ms is None else time.monotonic() + deadline_ms / 1000,
+        max_output=max_output,
     )
 
 

@@ -13,27 +13,38 @@ import math
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from local_engine.engine import Engine
 from local_engine.errors import RequestRefused
 from local_engine.metrics import EngineMetrics
 from local_engine.params import ChatParams
 from local_engine.prompt import PromptReader
+from local_engine.turns import Turns
 from local_engine.types import Failure, Output, Request
 
 _logger = logging.getLogger(__name__)
 _MAX_RETRY_AFTER_S = 60
+_TOKENIZER_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, how urgently, and until when it is worth starting (on the engine's clock)."""
+    """Who asks, and what the request's body does not say.
+
+    Attributes:
+        account: Whose request it is.
+        priority: How urgent; lower is sooner.
+        deadline_s: Until when it is worth starting, on the engine's clock.
+        max_output: The most tokens to answer with; unlike the body's limit it need not fit the
+            window.
+    """
 
     account: str = ""
     priority: int = 0
     deadline_s: float | None = None
+    max_output: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class ServiceParts:
 
     Attributes:
         engine: Not yet running.
-        prompts: Reads messages; used by one thread only.
+        prompts: Reads messages, on several threads at once.
         metrics: Where to count.
         max_held_requests: How many requests may be inside, those still being tokenized included.
         clock: The engine's.
@@ -101,7 +112,7 @@ class Service:
         self._busy_since_s = parts.clock()
         self._last_end_s = 0.0
         self._seconds_per_end = 1.0
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._tokenizing = Turns(_TOKENIZER_THREADS, "tokenize")
         self._thread: threading.Thread | None = None
         parts.metrics.watch(
             "num_requests_running", "Requests computed", lambda: parts.engine.num_running
@@ -137,7 +148,7 @@ class Service:
         self._parts.engine.stop()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        self._tokenizing.close()
 
     async def wait_idle(self) -> None:
         """Wait until no request is held."""
@@ -180,11 +191,15 @@ class Service:
                 self._parts.engine.abort(request.request_id)
 
     async def _make_request(self, chat: ChatParams, caller: Caller) -> Request:
-        # One thread: tokenizers may not be shared, and the place taken bounds its queue.
-        prompt_tokens = await asyncio.get_running_loop().run_in_executor(
-            self._tokenizing, self._parts.prompts.read, chat.messages
+        prompts = self._parts.prompts
+        prompts.check_size(chat.messages)
+        # The places taken bound the queue.
+        prompt_tokens = await self._tokenizing.run(
+            caller.account, partial(prompts.read, chat.messages)
         )
-        sampling = self._parts.prompts.fit(chat, len(prompt_tokens), self._parts.draw_seed)
+        sampling = prompts.fit(
+            chat, len(prompt_tokens), self._parts.draw_seed, max_output=caller.max_output
+        )
         return Request(
             request_id=uuid.uuid4().hex,
             prompt_tokens=prompt_tokens,

@@ -48,6 +48,8 @@ class Delivered:
     visible_bytes: int = 0
     reasoning_bytes: int = 0
     running: UsageUpdate | None = None
+    bytes_at_running: int = 0
+    """What had been delivered when the wire last said its count."""
     events: int = 0
 
     def add(self, events: Sequence[StreamEvent]) -> None:
@@ -55,6 +57,7 @@ class Delivered:
         for event in events:
             if isinstance(event, UsageUpdate):
                 self.running = event
+                self.bytes_at_running = self.total_bytes
             elif isinstance(event, CONTENT):
                 self.events += 1
                 size = content_bytes(event)
@@ -127,11 +130,13 @@ def bill(
 
 
 def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
-    """Return our own count: the wire's running usage, else bytes / 4, within the bounds."""
+    """Return our own count: the wire's running usage, bytes / 4 from there, in bounds."""
     running = delivered.running
     if running is not None and running.prompt_tokens >= 0 and running.completion_tokens >= 0:
         prompt = running.prompt_tokens
-        completion = min(running.completion_tokens, delivered.total_bytes)
+        since = delivered.total_bytes - delivered.bytes_at_running
+        completion = running.completion_tokens + since // BYTES_PER_TOKEN
+        completion = min(completion, delivered.total_bytes)
     else:
         prompt = bounds.content_bytes // BYTES_PER_TOKEN
         completion = delivered.total_bytes // BYTES_PER_TOKEN

@@ -110,6 +110,7 @@ class StreamDecoder:
         self._chunks = msgspec.json.Decoder(_Chunk)
         self._started = False
         self._usage: Usage | None = None
+        self._stale = False
         self._spoke: set[int] = set()
         self._ends: dict[int, ChoiceEnd] = {}
         self._called: set[int] = set()
@@ -170,6 +171,7 @@ class StreamDecoder:
             self._deltas(choice, choice.delta, events)
         if len(events) > before:
             self._spoke.add(choice.index)
+            self._stale = True
         raw = choice.finish_reason
         if not raw:
             return
@@ -210,7 +212,7 @@ class StreamDecoder:
         usage = read_usage(document)
         if usage is None:
             return
-        self._usage = usage
+        self._usage, self._stale = usage, False
         if not self._ends:
             events.append(UsageUpdate(usage.prompt_tokens, usage.completion_tokens))
 
@@ -221,7 +223,8 @@ class StreamDecoder:
         if cut := sorted(self._spoke - set(self._ends)):
             raise StreamTruncated(f"the upstream's stream ended before choice {cut[0]} did")
         ends = tuple(self._ends[index] for index in sorted(self._ends))
-        return Finish(ends, self._usage, self._dropped)
+        # A count that content followed is no report of the whole answer.
+        return Finish(ends, None if self._stale else self._usage, self._dropped)
 
 
 def read_usage(document: Any) -> Usage | None:

@@ -45,6 +45,14 @@ class TestLocal(OpenAIWireContract):
         """Listen on a Unix socket."""
         return serving(*scripts, socket_path=self.socket_path)
 
+    async def test_a_bound_that_the_caller_did_not_ask_for_goes_as_a_header(self) -> None:
+        """What was held is always sent; in the body the engine would refuse it where too large."""
+        async with self.asking(streams(*answer("ok"))) as (backend, upstream):
+            await everything(backend, replace_request(output_bound=64, max_tokens=None))
+        [request] = upstream.requests
+        assert request.headers["x-tollway-max-output"] == "64"
+        assert not {"max_tokens", "max_completion_tokens"} & set(request.json())
+
 
 async def test_an_engine_that_is_not_there_is_a_failed_connection(socket_path: str) -> None:
     """It may be starting again: another try may help."""

@@ -75,6 +75,7 @@ REQUEST = ChatRequest(
     required=frozenset(),
     prompt_bytes=28,
     content_bytes=28,
+    max_tokens=64,
     output_bound=64,
     request_id="req-1",
     account="acme",

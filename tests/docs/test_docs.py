@@ -80,7 +80,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         env = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "ACME_KEY": "a key of no one",
+            "ACME_KEY": "a-key-of-no-one",
             "TOLLWAY_API_KEY": key[0],
             "KEY_ID": made["id"],
         }
@@ -103,7 +103,7 @@ def test_every_configuration_in_the_pages_loads(
     sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader may copy it as it is."""
-    monkeypatch.setenv("ACME_KEY", "a key of no one")
+    monkeypatch.setenv("ACME_KEY", "a-key-of-no-one")
     settings = config.parse(yaml.safe_load(sample.text), str(sample))
     for model in settings.models:
         for endpoint in model.endpoints:

@@ -358,6 +358,97 @@ async def test_bad_paths_methods_and_headers_are_errors_of_the_same_shape(
     assert header.json()["error"]["param"] == "x-tollway-priority"
 
 
+@pytest.mark.parametrize(
+    ("header", "fields", "most"),
+    [
+        ("3", {}, 3),
+        ("9999", {}, None),
+        ("3", {"max_tokens": 5}, 3),
+        ("9", {"max_completion_tokens": 5}, 5),
+    ],
+)
+async def test_the_caller_s_bound_ends_an_answer_that_asked_for_none(
+    serve: Serve,
+    make_scripted: Make,
+    byte_tokenizer: Any,
+    header: str,
+    fields: dict[str, object],
+    most: int | None,
+) -> None:
+    """With the reason `length`, at the window's end at the latest; it need not fit the window."""
+    async with serve(say(make_scripted, byte_tokenizer, "x" * 400)) as served:
+        answer = await served.client.post(
+            "/v1/chat/completions",
+            json=BODY | fields,
+            headers={"x-tollway-max-output": header},
+        )
+    assert answer.status_code == 200
+    usage = answer.json()["usage"]
+    assert usage["completion_tokens"] == (most or 256 - usage["prompt_tokens"])
+    assert answer.json()["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_limit_of_the_body_must_fit_whatever_the_caller_s_bound(
+    serve: Serve, make_scripted: Make
+) -> None:
+    """The one is asked for, the other is only a cap."""
+    async with serve(make_scripted()) as served:
+        answer = await served.client.post(
+            "/v1/chat/completions",
+            json=BODY | {"max_tokens": 250},
+            headers={"x-tollway-max-output": "3"},
+        )
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
+async def test_a_bound_that_is_no_number_of_tokens_is_a_400(
+    serve: Serve, make_scripted: Make, value: str
+) -> None:
+    """A bound that was misread would be no bound."""
+    async with serve(make_scripted()) as served:
+        answer = await served.client.post(
+            "/v1/chat/completions", json=BODY, headers={"x-tollway-max-output": value}
+        )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "x-tollway-max-output"
+
+
+async def test_an_account_s_long_prompts_do_not_hold_up_another_s_short_one(
+    serve: Serve, make_scripted: Make, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many prompts of one account are read one after the other, others' beside them."""
+    held, reading = threading.Event(), []
+    read = PromptReader.read
+
+    def slow(self: PromptReader, messages: Any) -> Any:
+        if messages[0].content == "long":
+            reading.append(messages)
+            assert held.wait(30)
+        return read(self, messages)
+
+    monkeypatch.setattr(PromptReader, "read", slow)
+    long = BODY | {"messages": [{"role": "user", "content": "long"}]}
+    async with serve(say(make_scripted, byte_tokenizer, "ab")) as served:
+
+        def ask(account: str, body: dict[str, object]) -> Any:
+            headers = {"x-tollway-account": account}
+            return served.client.post("/v1/chat/completions", json=body, headers=headers)
+
+        greedy = [asyncio.create_task(ask("greedy", long)) for _ in range(6)]
+        service = served.host.service
+        assert service is not None
+        try:
+            await until(lambda: service.num_held == 6 and bool(reading))
+            other = await asyncio.wait_for(ask("other", BODY), 20)
+            at_once = len(reading)
+        finally:
+            held.set()
+        answers = [other, *await asyncio.gather(*greedy)]
+    assert at_once == 1
+    assert [answer.status_code for answer in answers] == [200] * 7
+
+
 async def test_draining_refuses_new_requests_and_finishes_old_ones(
     serve: Serve, make_scripted: Make, byte_tokenizer: Any
 ) -> None:

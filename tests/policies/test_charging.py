@@ -157,7 +157,7 @@ def test_a_report_below_our_own_count_is_taken_and_flagged(
 
 def test_our_own_count_is_the_running_usage_where_there_is_one() -> None:
     """Exact, but never above what was delivered, asked for, or held."""
-    said = Delivered(visible_bytes=200, running=UsageUpdate(80, 60))
+    said = Delivered(visible_bytes=200, running=UsageUpdate(80, 60), bytes_at_running=200)
     assert own_count(said, BOUNDS) == Usage(80, 60)
     for running, counted in [
         (UsageUpdate(80, 300), Usage(80, 200)),
@@ -171,7 +171,7 @@ def test_our_own_count_is_the_running_usage_where_there_is_one() -> None:
 
 def test_running_usage_of_a_cut_answer_is_flagged_as_ours() -> None:
     """Own count is always flagged."""
-    said = Delivered(visible_bytes=200, running=UsageUpdate(80, 60))
+    said = Delivered(visible_bytes=200, running=UsageUpdate(80, 60), bytes_at_running=200)
     paid = bill(Outcome.CLIENT_CUT, None, said, BOUNDS, TARIFF)
     assert (paid.usage, paid.flags) == (Usage(80, 60), ("cut", "own_count"))
 
@@ -286,3 +286,9 @@ def test_more_delivered_never_costs_less(
         more = replace(more, running=UsageUpdate(said.running.prompt_tokens, grown))
     less_paid = bill(outcome, None, said, bounds, rates).cost.charge_nanodollars
     assert less_paid <= bill(outcome, None, more, bounds, rates).cost.charge_nanodollars
+
+
+def test_content_after_the_wires_last_count_is_counted_by_its_bytes() -> None:
+    """A count that came first says nothing of what followed."""
+    said = Delivered(running=UsageUpdate(80, 3), visible_bytes=240, bytes_at_running=40)
+    assert own_count(said, BOUNDS) == Usage(80, 3 + 200 // 4)

@@ -134,6 +134,11 @@ class Connection(asyncio.Protocol):
 
     # What the parser says.
 
+    def on_message_begin(self) -> None:
+        """A second answer to one request is nobody's: what follows is not parsed."""
+        if self.complete:
+            raise httptools.HttpParserError("it sent what nobody asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, within a bound."""
         self._head_bytes += len(name) + len(value)

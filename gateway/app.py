@@ -85,6 +85,7 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     worker = getattr(request.app.state, "worker", None)
     if worker is not None:
         worker.metrics.refused(reply)
+        worker.metrics.turned_away(reply, request_id_of(request.scope))
     return Response(
         reply.encode(),
         status_code=reply.status,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import cast
 
 from litestar.types import HTTPReceiveMessage, HTTPScope, Receive
 
-from gateway.errors import BodyTooLarge, BodyTooSlow
+from gateway.errors import BodyTooLarge, BodyTooSlow, Overloaded
 from gateway.settings import ServerSettings
 
 
@@ -15,33 +17,53 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, settings: ServerSettings) -> bytes:
-    """Return the whole body.
+class Bodies:
+    """Reads bodies within the bounds of one, and of all that a worker reads at once."""
 
-    Raises:
-        BodyTooLarge: it is over ``max_body_bytes``.
-        BodyTooSlow: it did not arrive in ``read_body_s``.
-        ClientGone: the client left.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    more = True
-    try:
-        async with asyncio.timeout(settings.read_body_s):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                assert message["type"] == "http.request"
-                chunks.append(message["body"])
-                size += len(message["body"])
-                if size > settings.max_body_bytes:
-                    chunks.clear()
-                    raise BodyTooLarge(settings.max_body_bytes)
-                more = message["more_body"]
-    except TimeoutError:
-        raise BodyTooSlow(settings.read_body_s) from None
-    return b"".join(chunks)
+    def __init__(self, settings: ServerSettings) -> None:
+        """Nothing is being read yet."""
+        self._settings = settings
+        self.held_bytes = 0
+
+    @asynccontextmanager
+    async def read(self, receive: Receive) -> AsyncIterator[bytes]:
+        """Lend the whole body; its bytes count until the block ends.
+
+        Raises:
+            BodyTooLarge: it is over ``max_body_bytes``.
+            BodyTooSlow: it did not arrive in ``read_body_s``.
+            Overloaded: with the others it is over ``max_bodies_bytes``.
+            ClientGone: the client left.
+        """
+        chunks: list[bytes] = []
+        size = 0
+        more = True
+        try:
+            async with asyncio.timeout(self._settings.read_body_s):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    assert message["type"] == "http.request"
+                    chunks.append(message["body"])
+                    size += len(message["body"])
+                    self.held_bytes += len(message["body"])
+                    self._check(size)
+                    more = message["more_body"]
+            body = b"".join(chunks)
+            chunks.clear()
+            yield body
+        except TimeoutError:
+            raise BodyTooSlow(self._settings.read_body_s) from None
+        finally:
+            chunks.clear()  # the error that is on its way still refers to this frame
+            self.held_bytes -= size
+
+    def _check(self, size: int) -> None:
+        if size > self._settings.max_body_bytes:
+            raise BodyTooLarge(self._settings.max_body_bytes)
+        if self.held_bytes > self._settings.max_bodies_bytes:
+            raise Overloaded("this worker is reading too many bytes; try again in a moment")
 
 
 class Upload:

@@ -84,7 +84,10 @@ class Cashier:
         points = [point for e in tuple(self._open.values()) if (point := e.checkpoint())]
         if points:
             with self._metrics.ledger("progress"):
-                await self._ledger.progress(points)
+                gone = await self._ledger.progress(points)
+            for name in gone:
+                if self._open.pop(name, None) is not None:
+                    log.error("the hold of %s expired in mid-answer and was captured", name)
 
     def close(self, exchange: Exchange) -> None:
         """Settle or void the hold, soon and surely; ``exchange`` has its bill."""
@@ -108,7 +111,7 @@ class Cashier:
 
     def _free_limit(self, exchange: Exchange) -> tuple[Limit, ...]:
         rpm = self._settings.free_rpm
-        if rpm is None or not all(c.view.tariff.price.is_free for c in exchange.plan.candidates):
+        if rpm is None or not any(c.view.tariff.price.is_free for c in exchange.plan.candidates):
             return ()
         return (Limit("t:a:free", LimitKind.REQUESTS, "account.free_rpm", rpm),)
 

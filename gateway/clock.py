@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeAlias
 TICK_S = 0.25
 NEVER = float("inf")
 
-Reason: TypeAlias = Literal["connect", "first_token", "stall", "total", "client"]
+Reason: TypeAlias = Literal["connect", "first_token", "stall", "total"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,10 @@ class Watch:
         """Allow ``seconds`` from now for ``reason``."""
         self._reason = reason
         self.deadline = self._ticker.now() + seconds
+
+    def rest(self) -> None:
+        """Allow any time, until armed again."""
+        self.deadline = NEVER
 
     def check(self, now: float) -> None:
         """Cancel the task if the deadline passed inside the block; run what is due."""

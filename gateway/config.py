@@ -35,6 +35,21 @@ DEFAULT_MODEL: Mapping[str, Any] = {
 """Served when there is no configuration file at all."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice: one of the two would be ignored."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys differ."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                mark = node.start_mark
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is written twice", mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 class ConfigError(Exception):
     """The configuration cannot be used. The message has a line per fault."""
 
@@ -83,13 +98,13 @@ def resolve_key(endpoint: EndpointSettings, source: Path | None) -> Callable[[],
         ConfigError: the variable is not set or the file cannot be read.
     """
     if endpoint.api_key_env:
-        value = os.environ.get(endpoint.api_key_env)
+        value = os.environ.get(endpoint.api_key_env, "").strip()
         if not value:
             raise ConfigError(
                 f"{source}: endpoint {endpoint.slug!r}: the variable {endpoint.api_key_env} "
                 "is not set; export it, or use api_key_file"
             )
-        return lambda: value
+        return _usable(value, endpoint, source)
     if endpoint.api_key_file:
         path = resolve_path(source, endpoint.api_key_file)
         try:
@@ -98,7 +113,7 @@ def resolve_key(endpoint: EndpointSettings, source: Path | None) -> Callable[[],
             raise ConfigError(
                 f"{source}: endpoint {endpoint.slug!r}: api_key_file: {error}"
             ) from None
-        return lambda: secret
+        return _usable(secret, endpoint, source)
     return lambda: None
 
 
@@ -112,6 +127,15 @@ class Environment(BaseSettings):
 
     models: Path = Path(__file__).resolve().parent.parent / "data" / "models"
     """Where converted weights are kept: shared between data folders."""
+
+
+def _usable(key: str, endpoint: EndpointSettings, source: Path | None) -> Callable[[], str]:
+    if not (key and key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(
+            f"{source}: endpoint {endpoint.slug!r}: its API key is empty, or has characters that "
+            "no header may carry; look for a line break or a pasted space"
+        )
+    return lambda: key
 
 
 def build_backend(
@@ -194,7 +218,7 @@ def _read(path: Path) -> Any:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
 

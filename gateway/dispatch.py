@@ -28,13 +28,17 @@ from gateway.errors import AllFailed, ErrorReply, NoRoute, UnknownModel, interna
 from gateway.exchange import Exchange
 from gateway.settings import ModelSettings, ServerSettings
 from gateway.telemetry import Metrics
-from policies.charging import END_TOKENS, Bill, Outcome
+from policies.charging import Bill, Outcome
 from policies.planner import plan
 from policies.types import Candidate, Policy, RouteContext, RoutePlan, Strategy, chain
 
 
 class Sink(Protocol):
     """Where an answer goes: a stream to a client, or a whole answer in the making."""
+
+    def begin(self) -> None:
+        """Another attempt begins; what an earlier one sent is void."""
+        ...
 
     async def send(self, head: AnswerHead, events: Sequence[StreamEvent]) -> None:
         """Take events, the first of them content; returning means the client took them."""
@@ -92,15 +96,13 @@ class Dispatcher:
             UnknownModel, NoRoute, LedgerError: refused before any try.
             AllFailed: no candidate answered, or the answer broke after content (then
                 ``exchange.bill`` says what is charged).
-            TimedOut: the client read too slowly.
         """
         await self._admit(exchange)
         outcome = Outcome.FAILED
         try:
             await self._serve(exchange, client)
             outcome = Outcome.FINISHED
-        except (TimedOut, asyncio.CancelledError) as cut:
-            exchange.client_gone |= isinstance(cut, TimedOut)
+        except asyncio.CancelledError:
             exchange.status = CLIENT_LEFT if exchange.client_gone else 503
             outcome = _outcome_of_cut(exchange)
             raise
@@ -211,14 +213,16 @@ class Dispatcher:
 
         Raises:
             BackendError: it failed, before or after content.
-            TimedOut: the client read too slowly.
         """
         attempt = exchange.begin(endpoint.id, endpoint.settings.slug, self._now())
+        client.sink.begin()
         probe = endpoint.breaker.begin(attempt.started)
         endpoint.in_flight += 1
         try:
             finish = await self._forward(exchange, endpoint, client)
-            if exchange.committed_at is None and _is_empty(finish, exchange.request):
+            if len(finish.choices) < exchange.request.n:
+                raise StreamTruncated(f"the upstream ended {len(finish.choices)} choices only")
+            if not exchange.delivered.events and _is_empty(finish, exchange.request):
                 raise EmptyAnswer("the upstream answered with nothing")
             attempt.end("ok", self._now())
             endpoint.breaker.succeeded()
@@ -250,10 +254,10 @@ class Dispatcher:
                     async for batch in batches:
                         finish = batch[-1] if isinstance(batch[-1], Finish) else None
                         events = batch if finish is None else batch[:-1]
-                        if exchange.committed_at is not None or _has_content(events):
-                            if exchange.committed_at is None:
-                                self._commit(exchange, endpoint, opened)
-                            watch.arm("client", self._parts.settings.slow_reader_s)
+                        if exchange.content_at is not None or _has_content(events):
+                            if exchange.content_at is None:
+                                self._first_content(exchange, endpoint, opened)
+                            watch.rest()  # a slow client is no stall; its connection bounds it
                             await client.sink.send(exchange.head, events)
                             left_s = deadline - self._now()
                             late: Reason = "stall" if limits.stall_s < left_s else "total"
@@ -262,15 +266,18 @@ class Dispatcher:
                         if finish is not None:
                             return finish
         except TimedOut as late:
-            if late.reason == "client":
-                raise
             raise DeadlineExceeded(_SILENCE[late.reason], phase=late.reason) from late
         raise StreamTruncated("the upstream's stream ended without a finish")
 
-    def _commit(self, exchange: Exchange, endpoint: Endpoint, opened: float) -> None:
-        """From here on this endpoint answers, or the answer ends with an error."""
-        exchange.committed_at = self._now()
-        took_s = exchange.committed_at - opened
+    def _first_content(self, exchange: Exchange, endpoint: Endpoint, opened: float) -> None:
+        """**Commit** a stream: from here on this endpoint answers, or it ends with an error.
+
+        A whole answer has sent nothing yet: it is committed when it is complete.
+        """
+        exchange.content_at = self._now()
+        if exchange.streamed:
+            exchange.committed_at = exchange.content_at
+        took_s = exchange.content_at - opened
         endpoint.measured(took_s * 1000)
         self._parts.metrics.first_token.labels(endpoint.settings.slug, endpoint.model.id).observe(
             took_s
@@ -282,10 +289,9 @@ class Dispatcher:
         exchange.report, exchange.ends = finish.usage, finish.choices
         exchange.dropped_events = finish.dropped_events
         exchange.committed_at = exchange.committed_at or exchange.finished_at
+        exchange.content_at = exchange.content_at or exchange.finished_at
         bill = self._close(exchange, Outcome.FINISHED)
-        with client.watch:
-            client.watch.arm("client", self._parts.settings.slow_reader_s)
-            await client.sink.finish(exchange.head, finish, bill)
+        await client.sink.finish(exchange.head, finish, bill)
 
     def _close(self, exchange: Exchange, outcome: Outcome) -> Bill:
         """Fix outcome and bill once, and hand the hold to the cashier."""
@@ -319,7 +325,7 @@ def narrowed(exchange: Exchange) -> ChatRequest:
     assert candidate is not None
     view = candidate.view
     own_cap = candidate.output_bound in (view.max_output_tokens, view.context_tokens)
-    bounded = request.max_tokens is not None or not (view.caps_output or own_cap)
+    bounded = request.max_tokens is not None or view.caps_output or not own_cap
     return msgspec.structs.replace(
         request,
         params={name: value for name, value in request.params.items() if view.honors(name)},
@@ -332,10 +338,13 @@ def _has_content(events: Sequence[StreamEvent]) -> bool:
 
 
 def _is_empty(finish: Finish, request: ChatRequest) -> bool:
-    """A clean stop with no output token, on a request without ``stop``, is a failure."""
+    """A clean stop without content, on a request without ``stop``, is a failure.
+
+    Unless the report says that the model thought, hidden from us: that is output.
+    """
     stopped = all(end.reason == "stop" for end in finish.choices)
-    tokens = finish.usage.completion_tokens if finish.usage else 0
-    return stopped and tokens <= END_TOKENS * request.n and not request.stop
+    thought = finish.usage.reasoning_tokens if finish.usage else None
+    return stopped and not thought and not request.stop
 
 
 def _outcome_of_cut(exchange: Exchange) -> Outcome:

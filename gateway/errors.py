@@ -177,8 +177,9 @@ class AllFailed(GatewayError):
         """Take the failures in order, each with its provider."""
         provider, last = failures[-1]
         previous = [
-            {"provider_name": name, "code": shown_status(error), "message": error.message}
+            {"provider_name": name, "code": reply.status, "message": reply.message}
             for name, error in failures[:-1]
+            for reply in (backend_reply(error, name),)
         ]
         reply = backend_reply(last, provider)
         metadata = {**reply.metadata, **({"previous_errors": previous} if previous else {})}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from litestar.types import Message, Receive, Scope, Send
 
@@ -18,9 +18,9 @@ from backends.collect import Collector
 from backends.types import CONTENT, AnswerHead, Finish, StreamEvent
 from backends.wire.openai_reply import COMMENT, ChunkEncoder, encode_answer, usage_body
 from gateway.background import Background
-from gateway.clock import Ticker, TimedOut, Watch
+from gateway.clock import Ticker, Watch
 from gateway.dispatch import Client, Dispatcher, Sink
-from gateway.errors import ErrorReply, internal, reply_for
+from gateway.errors import ErrorReply, Overloaded, internal, reply_for
 from gateway.exchange import Exchange
 from gateway.settings import ServerSettings
 from policies.charging import Bill
@@ -29,8 +29,6 @@ log = logging.getLogger("tollway")
 
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
-CUT: Final = "tollway.cut"
-"""An extension in the ASGI scope: a function that closes the connection at once."""
 
 
 class Responder:
@@ -55,6 +53,7 @@ class Responder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; returns when the exchange is over and its hold is being closed."""
+        del scope
         self._send = send
         task = asyncio.current_task()
         assert task is not None
@@ -63,14 +62,10 @@ class Responder:
         try:
             await self._answer()
         except asyncio.CancelledError:
-            if not self.exchange.client_gone or task.uncancel() > 0:
+            if task.uncancel() > 0:
                 raise
-        except TimedOut:
-            log.info("a client read too slowly and was cut", extra={"fields": self._ids()})
-            cut = (scope.get("extensions") or {}).get(CUT)
-            if cut is None:
-                raise
-            cut()  # type: ignore[operator]
+            if not self.exchange.client_gone:  # the drain is over: this worker must stop
+                await self.fail(Overloaded("the server is stopping; ask again").reply)
         finally:
             self.over()
             self.watch.close()
@@ -79,13 +74,8 @@ class Responder:
     async def _answer(self) -> None:
         try:
             await self._dispatcher.run(self.exchange, Client(self.sink(), self.watch))
-        except TimedOut:
-            raise
         except Exception as error:  # noqa: BLE001 - the request's boundary: it answers, and logs faults
-            reply = self._reply(error)
-            with self.watch:
-                self.watch.arm("client", self.settings.slow_reader_s)
-                await self.fail(reply)
+            await self.fail(self._reply(error))
 
     def sink(self) -> Sink:
         """Return where the dispatcher sends the answer."""
@@ -100,10 +90,10 @@ class Responder:
     async def fail(self, reply: ErrorReply) -> None:
         """Answer with an error; nothing has been sent."""
         headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-        await self.begin(reply.status, [JSON, *headers])
+        await self.open(reply.status, [JSON, *headers])
         await self.body(reply.encode(), more=False)
 
-    async def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    async def open(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Send status and headers."""
         extra = []
         if self.exchange.reserved:
@@ -158,6 +148,9 @@ class StreamReply(Responder):
     def sink(self) -> Sink:
         """The responder itself takes the events."""
         return self
+
+    def begin(self) -> None:
+        """Nothing was sent yet: a stream commits with its first content."""
 
     async def send(self, head: AnswerHead, events: Sequence[StreamEvent]) -> None:
         """Encode and send content, one write for what came together."""
@@ -216,7 +209,7 @@ class StreamReply(Responder):
         self._started = True
         self._quiet_s = self.settings.keepalive_ms / 1000
         headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-        await self.begin(200, headers)
+        await self.open(200, headers)
 
     def _encode(self, head: AnswerHead, events: Sequence[StreamEvent]) -> bytes:
         if self._encoder is None:
@@ -243,6 +236,10 @@ class WholeReply(Responder):
         """The responder itself takes the events."""
         return self
 
+    def begin(self) -> None:
+        """Forget what an attempt that failed has left."""
+        self._collector = Collector()
+
     async def send(self, head: AnswerHead, events: Sequence[StreamEvent]) -> None:
         """Keep content for later."""
         del head
@@ -253,5 +250,5 @@ class WholeReply(Responder):
         self._collector.add((finish,))
         usage: Mapping[str, Any] = usage_body(bill.usage, bill.cost)
         data = encode_answer(head, self._collector.answer(), usage)
-        await self.begin(200, [JSON, (b"content-length", str(len(data)).encode())])
+        await self.open(200, [JSON, (b"content-length", str(len(data)).encode())])
         await self.body(data, more=False)

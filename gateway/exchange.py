@@ -48,7 +48,13 @@ class Exchange:
     """The candidate being tried, or the one that answered."""
 
     accepted: bool = False
+    content_at: float | None = None
+    """When the current attempt's first content came."""
+
     committed_at: float | None = None
+    """When the answer was bound to its endpoint: a stream's first content went out, or a
+    whole answer was complete."""
+
     finished_at: float | None = None
     client_gone: bool = False
     delivered: Delivered = field(default_factory=Delivered)
@@ -95,6 +101,7 @@ class Exchange:
         attempt = Attempt(endpoint, provider, now)
         self.attempts.append(attempt)
         self.delivered = Delivered()
+        self.content_at = None
         return attempt
 
     def close(self, outcome: Outcome) -> Bill:

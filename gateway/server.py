@@ -2,37 +2,113 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import socket
+import sys
+import termios
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from typing import Any, Final, cast
 
 import uvicorn
 from litestar.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-from gateway.event_stream import CUT
+from gateway.clock import Times
+from gateway.errors import ErrorReply
+from gateway.ids import request_id
 from gateway.settings import ServerSettings
 
 BACKLOG: Final = 2048
+LOOKS: Final = 30
+"""How often a reader is looked at in the time after which it is cut."""
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, with the two things that it lacks for answers that last.
+    """uvicorn's connection, with what it lacks for clients that are slow, endless or gone.
 
-    An application can cut it: closing waits until the client has read what is buffered, which
-    a client that stopped reading never does. And a lost connection ends the request that is
-    being answered: uvicorn (0.54) tells only the newest one, so that a client which pipelines
-    a second request and leaves would have the first one answered, and billed, to the end.
+    A lost connection ends the request that is being answered: uvicorn (0.54) tells only the
+    newest one, so that a client which pipelines a second request and leaves would have the
+    first one answered, and billed, to the end.
+
+    A request's head is bounded in bytes and time. A client that takes nothing of what is
+    buffered for it is cut; uvicorn waits for no answer's last write, so nobody else would.
     """
 
-    _answering: RequestResponseCycle | None = None
+    def __init__(
+        self, *args: Any, settings: ServerSettings, now: Callable[[], float], **more: Any
+    ) -> None:
+        """``now`` is a monotonic clock in seconds, by which readers are judged."""
+        super().__init__(*args, **more)
+        self._settings = settings
+        self._now = now
+        self._answering: RequestResponseCycle | None = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = False
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._unread = 0
+        self._unread_since = 0.0
 
-    def on_message_begin(self) -> None:
-        """Offer ``CUT`` in the scope of the request that begins."""
-        super().on_message_begin()
-        scope = cast(dict[str, Any], self.scope)
-        scope["extensions"] = {CUT: self.cut}
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a request."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; in a request's head no further than it may be long."""
+        while self._in_head and data and not self._refused and not self.transport.is_closing():
+            room = self._settings.max_head_bytes - self._head_bytes
+            piece, data = data[:room], data[room:]
+            self._head_bytes += len(piece)
+            super().data_received(piece)
+            if not self._in_head or not self._head_bytes:
+                continue
+            if self._head_bytes >= self._settings.max_head_bytes:
+                limit = self._settings.max_head_bytes
+                self._refuse(ErrorReply(431, f"the headers are over the limit of {limit} bytes"))
+            elif self._head_timer is None:
+                self._await_head()
+        if self._refused:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._settings.discard_body_bytes:
+                self.transport.abort()
+        elif data and not self.transport.is_closing():
+            super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """From here on the application bounds the request."""
+        self._in_head = False
+        _stop(self._head_timer)
+        self._head_timer = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """What comes next is another request's head."""
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the client to take the rest."""
+        super().on_response_complete()
+        self._await_reader()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take some of it."""
+        super().pause_writing()
+        self._await_reader()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, in the shape of all errors."""
+        self._refuse(ErrorReply(400, msg))
 
     def cut(self) -> None:
         """Close the connection now, whatever the client has not read yet."""
@@ -41,12 +117,67 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered, too."""
+        _stop(self._head_timer)
+        _stop(self._look_timer)
         self._lose()
         super().connection_lost(exc)
+
+    def look(self) -> None:
+        """Cut a client whose socket took nothing for ``slow_reader_s``."""
+        _stop(self._look_timer)
+        self._look_timer = None
+        if not self.transport.get_write_buffer_size():
+            return
+        unread = unread_bytes(self.transport)
+        if unread != self._unread:
+            self._unread, self._unread_since = unread, self._now()
+        elif self._now() - self._unread_since >= self._settings.slow_reader_s:
+            self.cut()
+            return
+        self._look_timer = self.loop.call_later(self._settings.slow_reader_s / LOOKS, self.look)
+
+    def _await_reader(self) -> None:
+        if self._look_timer is None:
+            self._unread = 0
+            self.look()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self._settings.read_head_s, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if self._is_answering():  # we may have paused reading ourselves
+            self._await_head()
+        elif self._head_bytes:
+            limit = self._settings.read_head_s
+            self._refuse(ErrorReply(408, f"the headers did not arrive within {limit:g} s"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, reply: ErrorReply) -> None:
+        """Answer what never became a request, and give the client time to read it."""
+        _stop(self._head_timer)
+        if self._is_answering():
+            self.cut()
+            return
+        self._refused = True
+        body = reply.encode()
+        lines = (
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            f"x-request-id: {request_id(None)}",
+            "connection: close",
+        )
+        head = STATUS_LINE[reply.status] + "\r\n".join((*lines, "", "")).encode()
+        self.transport.write(head + body)
+        self.transport.write_eof()
+        self._head_timer = self.loop.call_later(self._settings.discard_body_s, self.transport.abort)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Any]) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _is_answering(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
 
     def _lose(self) -> None:
         cycle = self._answering
@@ -55,12 +186,32 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
 
-def build(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def unread_bytes(transport: asyncio.Transport) -> int:
+    """Return how many bytes the client's socket has not taken: buffered here and in the kernel.
+
+    The kernel asks for more only when a third of its megabytes is free, so that our buffer
+    alone says nothing for minutes while a slow reader goes on.
+    """
+    queued = bytes(4)
+    try:
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+    except (OSError, ValueError):  # not known on this system: what the kernel takes must do
+        pass
+    return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
+
+def build(app: ASGIApp, settings: ServerSettings, times: Times | None = None) -> uvicorn.Server:
     """Return the HTTP server for an application; it serves sockets that others bound."""
+    now = (times or Times()).now
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=Connection,
+        http=cast(type[Connection], partial(Connection, settings=settings, now=now)),
         lifespan="on",
         log_config=None,
         access_log=False,

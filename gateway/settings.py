@@ -62,7 +62,9 @@ Markup = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.basis_poin
 class Frozen(BaseModel):
     """Base of all settings: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
     later: ClassVar[dict[str, str]] = {}
     """Keys that the interface names and that this version does not offer yet."""
 
@@ -161,6 +163,8 @@ class EndpointSettings(Frozen):
             raise ValueError("'base_url': needed here, such as https://api.example.com/v1")
         if self.backend == "openai" and self.model is None:
             raise ValueError("'model': needed here: the upstream's name of the model")
+        if self.backend == "local" and self.model is not None:
+            raise ValueError("'model': the built-in engine goes by the public name; leave it out")
         if self.backend == "local" and not self.weights:
             raise ValueError("'weights': needed here: package:NAME or a folder in HF format")
         if self.backend == "fake":
@@ -214,6 +218,12 @@ class ModelSettings(Frozen):
     sla: None = None
     continuation: Literal[False] = False
 
+    @model_validator(mode="after")
+    def _one_engine(self) -> Self:
+        if sum(endpoint.backend == "local" for endpoint in self.endpoints) > 1:
+            raise ValueError("'endpoints': one 'local' endpoint per model; it has one engine")
+        return self
+
     @field_validator("strategy", mode="before")
     @classmethod
     def _offered(cls, value: Any) -> Any:
@@ -261,11 +271,20 @@ class LedgerSettings(Frozen):
     free_rpm: int | None = Field(20, gt=0)
     """Requests a minute per account for models that cost nothing; null for no limit."""
 
+    @model_validator(mode="after")
+    def _holds_outlive_progress(self) -> Self:
+        if self.progress_s * 2 >= self.hold_ttl_s:
+            raise ValueError("'hold_ttl_s': must be more than twice 'progress_s'")
+        return self
+
 
 class ServerSettings(Frozen):
     """Bounds of a worker."""
 
+    max_head_bytes: int = Field(65_536, gt=0)
+    read_head_s: float = Field(30.0, gt=0)
     max_body_bytes: int = Field(20_000_000, gt=0)
+    max_bodies_bytes: int = Field(200_000_000, gt=0)
     discard_body_bytes: int = Field(100_000_000, gt=0)
     discard_body_s: float = Field(10.0, gt=0)
     read_body_s: float = Field(30.0, gt=0)

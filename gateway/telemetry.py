@@ -127,8 +127,8 @@ class Metrics:
                 self.tokens.labels(view.provider, model, kind).inc(count)
             self.charge.labels(model).inc(bill.cost.charge_nanodollars)
             self.cost.labels(view.provider, model, "true").inc(bill.cost.upstream_nanodollars)
-            if exchange.committed_at is not None and exchange.finished_at is not None:
-                seconds = exchange.finished_at - exchange.committed_at
+            if exchange.content_at is not None and exchange.finished_at is not None:
+                seconds = exchange.finished_at - exchange.content_at
                 if seconds > 0 and bill.usage.completion_tokens > 1:
                     rate = (bill.usage.completion_tokens - 1) / seconds
                     self.output_rate.labels(view.provider, model).observe(rate)
@@ -137,6 +137,12 @@ class Metrics:
     def refused(self, reply: ErrorReply) -> None:
         """Count a request that was refused before any try."""
         self.rejections.labels(reply.kind).inc()
+
+    def turned_away(self, reply: ErrorReply, request_id: str) -> None:
+        """Count and log an error answer that no exchange stands behind."""
+        self.requests.labels("openai", "", reply.status).inc()
+        fields = {"request_id": request_id, "status": reply.status, "error": reply.kind}
+        log.info("request", extra={"fields": fields})
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -158,8 +164,8 @@ def _line(exchange: Exchange, now: float) -> dict[str, Any]:
         "streamed": exchange.streamed,
         "attempts": len(exchange.attempts),
         "first_token_ms": None
-        if exchange.committed_at is None
-        else round((exchange.committed_at - exchange.opened) * 1000, 1),
+        if exchange.content_at is None
+        else round((exchange.content_at - exchange.opened) * 1000, 1),
         "total_ms": round((now - exchange.opened) * 1000, 1),
         "tokens": tokens_by_kind(bill.usage) if bill else {},
         "charge_nanodollars": bill.cost.charge_nanodollars if bill else 0,

@@ -13,6 +13,7 @@ from pathlib import Path
 from gateway import config
 from gateway.auth import Authenticator
 from gateway.background import Background
+from gateway.body import Bodies
 from gateway.cashier import Cashier
 from gateway.clock import TICK_S, Ticker, Times
 from gateway.dispatch import Dispatcher, Parts
@@ -104,6 +105,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             times=times,
             ticker=ticker,
             background=background,
+            bodies=Bodies(settings.server),
             ledger=ledger,
             auth=auth,
             table=table,

@@ -10,6 +10,7 @@ from litestar.types import ASGIApp
 from backends.wire.openai_request import Decoded
 from gateway.auth import Authenticator, Caller
 from gateway.background import Background
+from gateway.body import Bodies
 from gateway.clock import Ticker, Times
 from gateway.dispatch import Dispatcher
 from gateway.endpoints import EndpointTable
@@ -31,6 +32,7 @@ class Worker:
     times: Times
     ticker: Ticker
     background: Background
+    bodies: Bodies
     ledger: Ledger
     auth: Authenticator
     table: EndpointTable

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from decimal import Context, Decimal, Inexact
+from functools import lru_cache
 
 from backends.types import Usage
 
@@ -75,8 +76,9 @@ class CostParts:
         return self.prompt_picodollars + self.completion_picodollars + self.fees_picodollars
 
 
+@lru_cache(maxsize=4096)
 def tariff(price: Price, markup_bp: int) -> Tariff:
-    """Freeze a price and a markup."""
+    """Freeze a price and a markup. Kept: naming the version costs more than the rest of a plan."""
     return Tariff(price, markup_bp, price.version)
 
 

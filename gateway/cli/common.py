@@ -20,6 +20,7 @@ from gateway.settings import RedisSettings, Settings
 from gateway.supervisor.embedded import embedded_valkey
 from gateway.supervisor.errors import SupervisorError
 from gateway.supervisor.lockfile import lock_path, prepare_data_dir, read_lock
+from gateway.supervisor.sockets import VALKEY_SOCKET, short_socket_path
 from gateway.supervisor.valkey import VALKEY
 from policies.ledger.base import LedgerError
 from policies.ledger.client import Ledger
@@ -205,6 +206,12 @@ def _new_pepper(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CommandFailed(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def redis_url(settings: Settings, data: Path) -> str:
+    """Return where the ledger of a server on a data folder is; it may hold a password."""
+    url = settings.redis.url
+    return f"unix://{short_socket_path(data, VALKEY_SOCKET)}" if url == "embedded" else url
 
 
 def base_url(host: str | None, port: int) -> str:

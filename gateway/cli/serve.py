@@ -13,7 +13,16 @@ import click
 import httpx
 
 from gateway import __version__, config
-from gateway.cli.common import CommandFailed, Options, base_url, common, opened, pepper, run
+from gateway.cli.common import (
+    CommandFailed,
+    Options,
+    base_url,
+    common,
+    opened,
+    pepper,
+    redis_url,
+    run,
+)
 from gateway.settings import ModelSettings, Settings
 from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.claim import claim_data_folder
@@ -21,7 +30,6 @@ from gateway.supervisor.groups import valkey_group
 from gateway.supervisor.lockfile import LockFile, prepare_data_dir
 from gateway.supervisor.settings import SupervisorSettings
 from gateway.supervisor.sockets import (
-    VALKEY_SOCKET,
     bind_listener,
     engine_socket_name,
     short_socket_path,
@@ -120,8 +128,7 @@ class House:
     @property
     def redis_url(self) -> str:
         """Where the ledger is."""
-        url = self.settings.redis.url
-        return f"unix://{short_socket_path(self.data, VALKEY_SOCKET)}" if url == "embedded" else url
+        return redis_url(self.settings, self.data)
 
     def supervisor(self) -> Supervisor:
         """Return the tree of children: Valkey, engines, workers."""
@@ -168,7 +175,7 @@ class House:
         source = self.options.config
         descriptor = self.listener.fileno()
         argv = [sys.executable, "-m", "gateway", "worker", "--data", str(self.data)]
-        argv += ["--fd", str(descriptor), "--redis", self.redis_url]
+        argv += ["--fd", str(descriptor)]
         argv += ["--config", str(source.absolute())] if source is not None else []
         for model in self._local_models():
             argv += ["--engine", f"{model.id}={self._engine_socket(model)}"]

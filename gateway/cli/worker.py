@@ -10,7 +10,7 @@ import click
 
 from gateway import server
 from gateway.app import create_app
-from gateway.cli.common import Options, common, pepper
+from gateway.cli.common import Options, common, pepper, redis_url
 from gateway.supervisor.lockfile import lock_path, read_lock
 from gateway.telemetry import configure_logging
 from gateway.wiring import WorkerConfig
@@ -18,12 +18,11 @@ from gateway.wiring import WorkerConfig
 
 @click.command(hidden=True)
 @click.option("--fd", type=int, required=True, help="The listening socket, inherited.")
-@click.option("--redis", "redis_url", required=True, help="Where the ledger is.")
 @click.option(
     "--engine", "engines", multiple=True, metavar="MODEL=SOCKET", help="A built-in engine."
 )
 @common
-def worker(options: Options, fd: int, redis_url: str, engines: tuple[str, ...]) -> None:
+def worker(options: Options, fd: int, engines: tuple[str, ...]) -> None:
     """Serve requests on an inherited socket until SIGTERM."""
     configure_logging()
     settings = options.settings()
@@ -37,7 +36,7 @@ def worker(options: Options, fd: int, redis_url: str, engines: tuple[str, ...]) 
         WorkerConfig(
             settings=settings,
             source=options.config,
-            redis_url=redis_url,
+            redis_url=redis_url(settings, options.data),
             pepper=pepper(options.data),
             engines=dict(_pair(engine) for engine in engines),
             announced=announced,

@@ -15,7 +15,6 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.types import ASGIApp
 
 from backends.wire.openai_request import decode_request
-from gateway.body import read_body
 from gateway.ids import request_id_of
 from gateway.routes.guard import caller_of, require_key
 from gateway.worker import Worker
@@ -64,5 +63,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer one chat request."""
     worker: Worker = request.app.state.worker
     worker.check_room()
-    body = await read_body(request.receive, worker.settings.server)
-    return worker.answer(decode_request(body), caller_of(request), request_id_of(request.scope))
+    async with worker.bodies.read(request.receive) as body:
+        decoded = decode_request(body)
+        del body
+    return worker.answer(decoded, caller_of(request), request_id_of(request.scope))

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.app import NOT_OFFERED
 from tests.gateway.upstreams import answer, upstream
-from tests.gateway_harness import Gateway, fake, model, running, settings, status_of
+from tests.gateway_harness import Gateway, fake, model, running, settings, status_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ OK = {"model": "demo/fake", "messages": [{"role": "user", "content": "hi"}]}
 @pytest.fixture
 async def gateway(redis_url: str) -> AsyncIterator[Gateway]:
     """A worker that does not wait long."""
-    server = {"read_body_s": 0.2, "discard_body_s": 0.2}
+    server = {"read_head_s": 0.2, "read_body_s": 0.2, "discard_body_s": 0.2}
     async with running(redis_url, settings(model(fake(tokens=2)), server=server)) as gateway:
         yield gateway
 
@@ -290,6 +290,78 @@ async def test_bytes_that_are_no_http_do_not_harm_the_worker(gateway: Gateway) -
     for garbage in (b"\x00\x01\x02\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n"):
         assert status_of(await gateway.exchange(garbage)) == 400
     assert (await gateway.chat()).status_code == 200
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        HEAD + b"X-More: and more\r\n" * 5_000,
+        HEAD + b"X" * 70_000,
+        HEAD + b"X-More: " + b"x" * 70_000,
+        b"GET /" + b"x" * 70_000,
+        b"\r\n" * 40_000,
+    ],
+    ids=["lines", "name", "value", "url", "nothing"],
+)
+async def test_headers_have_a_bound_in_bytes(redis_url: str, endless: bytes) -> None:
+    """A 431 in the usual shape and the end, whatever is endless; no key is asked for."""
+    async with running(redis_url, settings(model(fake(tokens=2)))) as gateway:
+        reply = await gateway.exchange(endless)
+        head, _, body = reply.partition(b"\r\n\r\n")
+        assert status_of(reply) == 431
+        assert b"connection: close" in head
+        error = json.loads(body)["error"]
+        assert (error["code"], error["type"]) == (431, "invalid_request_error")
+        assert "65536 bytes" in error["message"]
+        assert (await gateway.chat()).status_code == 200
+
+
+async def test_headers_just_under_the_bound_and_pipelined_ones_are_served(
+    gateway: Gateway,
+) -> None:
+    """The bound is each request's own."""
+    large = gateway.request(close=False).replace(b"Host", b"X-More: " + b"x" * 60_000 + b"\r\nHost")
+    last = gateway.request()
+    reply = await gateway.exchange(large * 3 + last)
+    assert reply.count(b"HTTP/1.1 200 OK") == 4
+
+
+async def test_headers_that_never_end_are_a_408_and_silence_is_closed(gateway: Gateway) -> None:
+    """A half-sent head has a deadline; who says nothing gets no answer."""
+    reply = await gateway.exchange(HEAD)
+    assert status_of(reply) == 408
+    assert b"the headers did not arrive within 0.2 s" in reply
+    assert await gateway.exchange(b"") == b""
+
+
+async def test_bodies_being_read_share_a_budget(redis_url: str) -> None:
+    """Spent: a 503 with a wait; what ends or leaves gives its bytes back."""
+    given = settings(model(fake(tokens=2)), server={"max_bodies_bytes": 1_000_000})
+    async with running(redis_url, given) as gateway:
+        bodies = gateway.worker.bodies
+        messages = [{"role": "user", "content": "x" * 600_000}]
+        request = gateway.request(messages=messages)
+        first = await gateway.connect()
+        first.writer.write(request[:-5])
+        await until(lambda: bodies.held_bytes > 600_000)
+        reply = await gateway.chat(messages=messages)
+        error = refused(reply, 503)
+        assert reply.headers["retry-after"] == "1"
+        assert error["metadata"]["error_type"] == "provider_overloaded"
+        assert (await gateway.chat()).status_code == 200
+        first.writer.write(request[-5:])
+        assert status_of(await first.reader.read()) == 200
+        await first.close()
+        assert bodies.held_bytes == 0
+        gone = await gateway.connect()
+        gone.writer.write(request[:-5])
+        await until(lambda: bodies.held_bytes > 600_000)
+        await gone.close()
+        await until(lambda: bodies.held_bytes == 0)
+        assert (await gateway.chat(messages=messages)).status_code == 200
 
 
 async def test_a_hundred_bad_requests_at_once_leave_no_task_behind(gateway: Gateway) -> None:

@@ -189,3 +189,49 @@ def test_secrets_come_from_variables_and_files_only_when_asked_for(
     (tmp_path / "secret").write_text("sk-file\n")  # relative to the configuration's folder
     assert config.resolve_key(by_file, source)() == "sk-file"
     assert config.resolve_key(EndpointSettings.model_validate(ENDPOINT), source)() is None
+
+
+def test_a_pasted_key_is_trimmed_and_an_unusable_one_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A space at the end is a slip; a line break inside is an error that does not quote it."""
+    openai = {"backend": "openai", "base_url": "https://api.example.com/v1", "model": "x"}
+    given = {**openai, "price": ENDPOINT["price"], "api_key_env": "K_FOR_TEST"}
+    endpoint = EndpointSettings.model_validate(given)
+    monkeypatch.setenv("K_FOR_TEST", "sk-secret \n")
+    assert config.resolve_key(endpoint, None)() == "sk-secret"
+    for broken in ("sk-se cret", "sk-se\ncret", "sk-sécret"):
+        monkeypatch.setenv("K_FOR_TEST", broken)
+        with pytest.raises(config.ConfigError) as caught:
+            config.resolve_key(endpoint, None)
+        assert broken not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("models:\n  - {id: a, id: b, endpoints: []}\n", "written twice"),
+        ("server: {drain_seconds: .inf}\nmodels: [MODEL]\n", "finite"),
+        ("ledger: {hold_ttl_s: 1, progress_s: 5}\nmodels: [MODEL]\n", "hold_ttl_s"),
+        ("models:\n  - {id: m, endpoints: [LOCAL, LOCAL]}\n", "one engine"),
+        (
+            "models:\n  - {id: m, endpoints: [{backend: local, model: x, weights: w, PRICE}]}",
+            "name",
+        ),
+        (
+            "models:\n  - {id: m, endpoints: [{backend: fake, script: {tokens: -5}, PRICE}]}",
+            "-5|>= 0",
+        ),
+    ],
+)
+def test_mistakes_that_would_only_show_at_run_time_are_found(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    """Each is refused with a word on what is wrong."""
+    price = "price: {prompt: 1, completion: 1}"
+    local = f"{{backend: local, weights: w, {price}}}"
+    text = text.replace("MODEL", f"{{id: m, endpoints: [{{backend: fake, {price}}}]}}")
+    file = tmp_path / "t.yaml"
+    file.write_text(text.replace("LOCAL", local).replace("PRICE", price))
+    with pytest.raises(config.ConfigError, match=words):
+        config.load(file)

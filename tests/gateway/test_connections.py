@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import httpx
 import pytest
 
+from gateway import server
+from gateway.server import Connection
 from tests.gateway.upstreams import Call, answer, silence, upstream
 from tests.gateway_harness import (
     Clock,
@@ -26,6 +32,8 @@ from tests.gateway_harness import (
 pytestmark = pytest.mark.anyio
 
 BIG = "x" * 10_000
+PATIENT = {"stall_ms": 10**9, "total_ms": 10**9}
+"""Of the upstream: only the reader's time counts where a test moves the clock."""
 
 
 async def endless(call: Call) -> None:
@@ -50,32 +58,60 @@ async def read_answer(wire: Wire) -> tuple[int, bytes]:
     return status_of(head), body
 
 
-async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(redis_url: str) -> None:
-    """After ``slow_reader_s`` in which its socket took nothing: closed, settled as a client cut."""
+@asynccontextmanager
+async def reader(gateway: Gateway, **body: Any) -> AsyncIterator[tuple[socket.socket, Connection]]:
+    """Ask on a socket that holds little, and give it and the gateway's end of it."""
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(socket.socket()) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setblocking(False)
+        await loop.sock_connect(raw, ("127.0.0.1", gateway.port))
+        await loop.sock_sendall(raw, gateway.request(model="m", max_tokens=16_000, **body))
+        (connection,) = await until(lambda: [*gateway.server.server_state.connections])
+        await until(lambda: connection.flow.write_paused)
+        yield raw, connection
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock for the worker and for its connections."""
     clock = Clock()
+    monkeypatch.setattr(server, "build", partial(server.build, times=clock.times))
+    return clock
+
+
+async def stops(gateway: Gateway, clock: Clock, connection: Connection) -> None:
+    """Let time pass until the gateway has cut the connection."""
+
+    def gone() -> bool:
+        if connection.transport.get_write_buffer_size():
+            clock.advance(30)
+            connection.look()
+        return not gateway.server.server_state.connections
+
+    await until(gone)
+
+
+async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(
+    redis_url: str, clock: Clock
+) -> None:
+    """After ``slow_reader_s`` in which its socket took nothing: closed, settled as a client cut."""
     async with (
         upstream(endless) as up,
         running(
             redis_url,
-            settings(model(up.endpoint("up"), id="m"), server={"slow_reader_s": 30}),
+            settings(model(up.endpoint("up", timeouts=PATIENT), id="m")),
             times=clock.times,
         ) as gateway,
+        reader(gateway, stream=True) as (raw, connection),
     ):
-        raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", gateway.port))
-        request = gateway.request(model="m", stream=True, max_tokens=16_000)
-        await asyncio.get_running_loop().sock_sendall(raw, request)
-        (connection,) = await until(lambda: [*gateway.server.server_state.connections])
-        await until(lambda: connection.flow is not None and connection.flow.write_paused)
         clock.advance(29)  # the stall clock stands still while nobody reads
+        connection.look()
         await gateway.worker.ticker.tick()
         assert connection.flow.write_paused
-        clock.advance(1.1)
-        await gateway.worker.ticker.tick()
+        assert not connection.transport.is_closing()
+        await stops(gateway, clock, connection)
         await up.calls[0].gone.wait()
-        await until(lambda: not gateway.server.server_state.connections)
         balance = await gateway.audited()
         (line,) = await gateway.journal()
         assert line.charge_nanodollars == balance.spent_nanodollars > 0
@@ -83,10 +119,59 @@ async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(redis_ur
         record = await gateway.generation(line.id)
         assert (record["outcome"], record["cancelled"]) == ("client_cut", True)
         taken = b""
-        with contextlib.closing(raw), contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError):
             while piece := await asyncio.get_running_loop().sock_recv(raw, 65536):
                 taken += piece
         assert not taken.endswith(b"0\r\n\r\n")  # what it reads now is no complete answer
+
+
+async def test_a_client_that_reads_steadily_is_never_cut_however_slow(
+    redis_url: str, clock: Clock
+) -> None:
+    """A few kilobytes in every 20 s, for minutes: any byte taken starts the time anew."""
+    async with (
+        upstream(endless) as up,
+        running(
+            redis_url,
+            settings(model(up.endpoint("up", timeouts=PATIENT), id="m")),
+            times=clock.times,
+        ) as gateway,
+        reader(gateway, stream=True) as (raw, connection),
+    ):
+        for _ in range(12):
+            before = server.unread_bytes(connection.transport)
+
+            async def took(before: int = before) -> bool:
+                _ = await asyncio.get_running_loop().sock_recv(raw, 2048)
+                return server.unread_bytes(connection.transport) != before
+
+            await until(took)
+            clock.advance(20)
+            connection.look()
+            await gateway.worker.ticker.tick()
+            assert connection in gateway.server.server_state.connections
+            assert not connection.transport.is_closing()
+        await stops(gateway, clock, connection)
+        _ = await gateway.audited()
+
+
+async def test_a_whole_answer_that_nobody_reads_is_not_kept_for_ever(
+    redis_url: str, clock: Clock
+) -> None:
+    """The last write is waited for by nobody, so the connection itself sees that it is stuck."""
+    async with (
+        upstream(answer([BIG] * 1_000)) as up,
+        running(
+            redis_url,
+            settings(model(up.endpoint("up", timeouts=PATIENT), id="m")),
+            times=clock.times,
+        ) as gateway,
+        reader(gateway) as (_, connection),
+    ):
+        await gateway.settled()
+        assert connection.transport.get_write_buffer_size() > 1_000_000
+        await stops(gateway, clock, connection)
+        assert connection.transport.get_write_buffer_size() == 0
 
 
 async def test_a_connection_is_reused_after_every_kind_of_error(redis_url: str) -> None:
@@ -205,13 +290,33 @@ async def test_past_the_drain_time_streams_are_cut_visibly_and_settled(redis_url
             seen = await wire.read_until(b"12345678")
             gateway.server.should_exit = True
             seen += await wire.reader.read()
-            assert not seen.endswith(b"0\r\n\r\n")
+            assert seen.count(b'"error":{"code":503') == 1
+            assert b'"finish_reason":"error"' in seen
             assert b"[DONE]" not in seen
             assert b'"finish_reason":"stop"' not in seen
             await wire.close()
             _ = await gateway.audited()
             (line,) = await gateway.journal()
             assert line.tokens["completion"] == 2
+
+
+async def test_a_whole_answer_past_the_drain_time_is_a_503_and_costs_nothing(
+    redis_url: str,
+) -> None:
+    """Nothing of it was sent, so nothing is charged, and the client is told to come back."""
+    async with upstream(silence("12345678")) as up:
+        given = settings(model(up.endpoint("up"), id="m"), server={"drain_seconds": 0.2})
+        async with running(redis_url, given) as gateway:
+            wire = await gateway.connect()
+            wire.writer.write(gateway.request(model="m", close=False))
+            await until(lambda: up.calls)
+            gateway.server.should_exit = True
+            seen = await wire.reader.read()
+            assert status_of(seen) == 503
+            assert b"retry-after" in seen.lower()
+            assert b"x-generation-id" in seen.lower()
+            await wire.close()
+            assert (await gateway.audited()).spent_nanodollars == 0
 
 
 async def test_a_request_in_two_pieces_and_one_with_expect_are_read(redis_url: str) -> None:

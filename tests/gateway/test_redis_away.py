@@ -100,7 +100,7 @@ async def test_a_frozen_redis_is_left_after_its_time_and_keeps_no_hold(
     given = settings(
         model(fake(tokens=2)),
         redis={"timeout_s": 0.2},
-        ledger={"hold_ttl_s": 0.5, "sweep_s": 0.05},
+        ledger={"hold_ttl_s": 0.5, "progress_s": 0.2, "sweep_s": 0.05},
     )
     async with running(own_valkey.url, given) as gateway:
         assert (await gateway.chat()).status_code == 200

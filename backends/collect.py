@@ -63,8 +63,9 @@ class Collector:
             match event:
                 case TextDelta():
                     self._text(event.index, "text", event.text)
-                    content = event.logprobs.get("content") if event.logprobs else None
-                    self._choice(event.index).logprobs.extend(content or ())
+                    if event.logprobs:
+                        content = event.logprobs.get("content")
+                        self._choice(event.index).logprobs.extend(content or ())
                 case ReasoningDelta():
                     self._text(event.index, "reasoning", event.text)
                     self._choice(event.index).details.extend(event.details or ())
@@ -93,8 +94,11 @@ class Collector:
         return self._choices[index]
 
     def _text(self, index: int, name: str, piece: str) -> None:
-        self._choice(index)
-        self._texts.setdefault((index, name), []).append(piece)
+        pieces = self._texts.get((index, name))
+        if pieces is None:
+            self._choice(index)
+            pieces = self._texts[index, name] = []
+        pieces.append(piece)
 
     def _call(self, event: ToolCallDelta) -> None:
         key = (event.index, event.call_index)

@@ -16,6 +16,7 @@ from backends.types import (
     Delta,
     ReasoningDelta,
     StreamEvent,
+    TextDelta,
     Usage,
     UsageUpdate,
     utf8_bytes,
@@ -55,7 +56,11 @@ class Delivered:
     def add(self, events: Sequence[StreamEvent]) -> None:
         """Count events that the client's socket has taken."""
         for event in events:
-            if isinstance(event, UsageUpdate):
+            if isinstance(event, TextDelta):
+                self.events += 1
+                text = event.text
+                self.visible_bytes += len(text) if text.isascii() else utf8_bytes(text)
+            elif isinstance(event, UsageUpdate):
                 self.running = event
                 self.bytes_at_running = self.total_bytes
             elif isinstance(event, CONTENT):

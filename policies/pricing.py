@@ -46,7 +46,8 @@ class Price:
     @property
     def is_free(self) -> bool:
         """Whether nothing at this endpoint costs anything."""
-        return not any(asdict(self).values())
+        rates = (self.prompt, self.completion, self.cached, self.cache_write, self.reasoning)
+        return not any(rates) and not self.request and not self.image
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,18 +55,18 @@ _REASONS: Mapping[str, FinishReason] = {
 """Words that are not here count as a plain stop."""
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: Any = None
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     index: int | None = None
     id: Any = None
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -75,19 +75,22 @@ class _Delta(msgspec.Struct):
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
     logprobs: Any = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     id: Any = None
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class StreamDecoder:
@@ -107,7 +110,6 @@ class StreamDecoder:
         self.done = False
         self.failure: BackendError | None = None
         self._sse = SSEDecoder()
-        self._chunks = msgspec.json.Decoder(_Chunk)
         self._started = False
         self._usage: Usage | None = None
         self._stale = False
@@ -133,7 +135,7 @@ class StreamDecoder:
             return
         try:
             for payload in payloads:
-                if payload.rstrip() == _DONE:
+                if payload.startswith(_DONE) and payload.rstrip() == _DONE:
                     events.append(self._finish())
                     return
                 self._payload(payload, events)
@@ -146,7 +148,7 @@ class StreamDecoder:
 
     def _payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         try:
-            chunk = self._chunks.decode(payload)
+            chunk = _decode(payload)
         except msgspec.ValidationError as error:
             if not _is_json(payload):
                 self._dropped += 1
@@ -166,12 +168,13 @@ class StreamDecoder:
             self._report(chunk.usage, events)
 
     def _choice(self, choice: _Choice, events: list[StreamEvent]) -> None:
-        before = len(events)
-        if choice.delta is not None:
-            self._deltas(choice, choice.delta, events)
-        if len(events) > before:
-            self._spoke.add(choice.index)
-            self._stale = True
+        delta = choice.delta
+        if delta is not None:
+            before = len(events)
+            self._deltas(choice, delta, events)
+            if len(events) > before:
+                self._spoke.add(choice.index)
+                self._stale = True
         raw = choice.finish_reason
         if not raw:
             return
@@ -187,17 +190,25 @@ class StreamDecoder:
         thought, text = delta.reasoning or delta.reasoning_content or "", delta.content or ""
         if not isinstance(text, str):
             thought, text = thought + _joined(text, "thinking"), _joined(text, "text")
-        details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
+        details = delta.reasoning_details
+        if details is not None and not isinstance(details, list):
+            details = None
         if thought or details:
             events.append(ReasoningDelta(index, thought, details or None))
         if text:
-            logprobs = choice.logprobs if isinstance(choice.logprobs, dict) else None
+            logprobs = choice.logprobs
+            if logprobs is not None and not isinstance(logprobs, dict):
+                logprobs = None
             events.append(TextDelta(index, text, logprobs))
         if delta.refusal:
             events.append(RefusalDelta(index, delta.refusal))
-        for position, call in enumerate(delta.tool_calls or ()):
+        if delta.tool_calls:
+            self._calls(index, delta.tool_calls, events)
+
+    def _calls(self, index: int, calls: list[_ToolCall], events: list[StreamEvent]) -> None:
+        self._called.add(index)
+        for position, call in enumerate(calls):
             function = call.function or _Function()
-            self._called.add(index)
             events.append(
                 ToolCallDelta(
                     index,

@@ -30,6 +30,7 @@ COMMENT = b": tollway\n\n"
 """A comment holds proxies and clients back from giving up; parsers skip it."""
 
 _NANODOLLARS = 10**9
+_PLAIN_END = b'},"finish_reason":null,"native_finish_reason":null,"logprobs":null}]}\n\n'
 _encode = msgspec.json.encode
 
 
@@ -66,16 +67,21 @@ def usage_body(usage: Usage, cost: Cost) -> dict[str, Any]:
 class ChunkEncoder:
     """Writes one answer as server-sent events."""
 
-    __slots__ = ("_head", "_prefix")
+    __slots__ = ("_head", "_prefix", "_text")
 
     def __init__(self, head: AnswerHead) -> None:
         """Prepare what every chunk repeats."""
         self._head = _head_fields(head, "chat.completion.chunk")
         self._prefix = b"data: " + _encode(self._head)[:-1] + b',"choices":['
+        self._text = self._prefix + b'{"index":0,"delta":{"role":"assistant","content":'
 
     def delta(self, event: Delta) -> bytes:
         """Return the chunk of one content event."""
-        logprobs = event.logprobs if isinstance(event, TextDelta) else None
+        logprobs = None
+        if isinstance(event, TextDelta):
+            if not event.index and event.logprobs is None:  # nearly every event of a stream
+                return self._text + _encode(event.text) + _PLAIN_END
+            logprobs = event.logprobs
         choice = {
             "index": event.index,
             "delta": _delta_body(event),

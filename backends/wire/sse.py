@@ -57,15 +57,22 @@ class SSEDecoder:
                 lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
             else:
                 self._rest = self._rest.removeprefix(codecs.BOM_UTF8)
-        near = self._size + len(buffer) > MAX_EVENT_BYTES
+        bounded = self._size + len(buffer) > MAX_EVENT_BYTES  # else no event can be too long
+        data = self._data
         for line in lines:
-            if near:
-                self._bound(line)
             if line:
-                self._line(line)
-            elif self._data:
-                yield self._event()
-        if near:
+                if bounded:
+                    self._bound(line)
+                if line.startswith(b"data: "):
+                    data.append(line[6:])
+                    self._size += len(line)
+                else:
+                    self._line(line)
+            elif data:
+                yield data[0] if len(data) == 1 else b"\n".join(data)
+                data.clear()
+                self._size = 0
+        if bounded:
             self._bound(self._rest)
 
     def end(self) -> Iterator[bytes]:
@@ -76,7 +83,7 @@ class SSEDecoder:
         self._line(self._rest)
         self._rest = b""
         if self._data:
-            yield self._event()
+            yield b"\n".join(self._data)
 
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
@@ -86,12 +93,6 @@ class SSEDecoder:
         else:
             return
         self._size += len(line)
-
-    def _event(self) -> bytes:
-        data = b"\n".join(self._data)
-        self._data.clear()
-        self._size = 0
-        return data
 
     def _bound(self, line: bytes) -> None:
         if self._size + len(line) > MAX_EVENT_BYTES:

@@ -1,10 +1,12 @@
 """How commands reach Redis: one connection, one write for all that wait, replies in order.
 
-Why not the client's pool: a pooled call costs about twice as much, and giving a connection back is
-itself a wait that a cancelled caller can leave undone. Here a caller only waits for a future. When
-it is cancelled the reply is still read, by the one task that owns the connection, and thrown away;
-so no reply can ever reach another caller (the fault of CVE-2023-28858). A connection that failed in
-any way is closed and never read again.
+Why not the client's pool: a pooled call costs several times as much, and giving a connection back
+is itself a wait that a cancelled caller can leave undone. Here redis-py opens the connection (TLS,
+credentials, database), then its socket is read by a protocol of ours: what callers ask in one turn
+of the event loop leaves in one write, and replies go to the callers' futures in the order of the
+commands. A cancelled caller's reply is still read, and thrown away; so no reply can ever reach
+another caller (the fault of CVE-2023-28858). A connection that failed in any way, a late reply
+among them, is closed and never read again.
 
 Errors of the client are mapped here and nowhere else: all of them become `LedgerUnavailable`.
 """
@@ -13,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
+from collections import deque
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Final, cast
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
@@ -27,7 +30,6 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from policies.ledger.base import LedgerUnavailable
 from policies.ledger.connect import COMMAND_TIMEOUT_S
@@ -37,6 +39,7 @@ FOREIGN_ERRORS: tuple[type[Exception], ...] = (
     RedisClusterException,
     ChildDeadlockedError,
     IncorrectPolicyType,
+    hiredis.HiredisError,
     OSError,
     EOFError,
     TimeoutError,
@@ -44,14 +47,59 @@ FOREIGN_ERRORS: tuple[type[Exception], ...] = (
 """Everything that the client raises. What is not in here is a fault of ours."""
 
 Command = tuple[str | bytes | int, ...]
-_MOST_PER_WRITE = 256
 _FUNCTION_MISSING = "Function not found"
+_NOTHING: Final = object()
 
 
 @functools.cache
 def library_source() -> str:
     """The text of the function library."""
     return resources.files("policies.ledger").joinpath("functions.lua").read_text("utf-8")
+
+
+class _Replies(asyncio.Protocol):
+    """One connection's replies, each to the caller who has waited longest."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        """Takes over the socket that `connection` has opened; what it owned is ours then."""
+        self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        """Callers and the loop's time at which each has waited too long."""
+        self.lost: Exception | None = None
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING, replyError=ResponseError)
+        self._writer = cast(asyncio.StreamWriter, connection._writer)  # it closes when collected
+        connection._reader = connection._writer = None
+        self.transport = cast(asyncio.Transport, self._writer.transport)
+        self.transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Hands out the replies that are complete."""
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOTHING:
+                if isinstance(reply, hiredis.PushNotification):
+                    continue
+                if not self.waiting:
+                    raise hiredis.ProtocolError("the server said what nobody asked for")
+                future, _ = self.waiting.popleft()
+                if future.done():
+                    continue
+                if isinstance(reply, ResponseError):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+        except hiredis.HiredisError as error:
+            self.close(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nobody who waits will be answered."""
+        self.close(error or ConnectionError("the server closed the connection"))
+
+    def close(self, error: Exception) -> None:
+        """Ends the connection now; whoever waits gets `error`."""
+        self.lost = self.lost or error
+        self.transport.abort()
+        while self.waiting:
+            _fail(self.waiting.popleft()[0], error)
 
 
 class Calls:
@@ -64,10 +112,10 @@ class Calls:
         """Takes the address and credentials of `redis`; opens nothing yet."""
         self._pool = redis.connection_pool
         self._timeout_s = timeout_s
-        self._connection: AbstractConnection | None = None
-        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
-        self._wake = asyncio.Event()
+        self._replies: _Replies | None = None
+        self._unsent: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def command(self, *command: str | bytes | int) -> Any:
@@ -129,6 +177,12 @@ class Calls:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        error = ConnectionError("the ledger's connection was closed")
+        self._fail_unsent(error)
+        if self._replies is not None:
+            self._replies.close(error)
 
     def _submit(self, command: Command) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
@@ -136,82 +190,62 @@ class Calls:
         if self._closed:
             future.set_exception(ConnectionError("the ledger is closed"))
             return future
-        self._queue.append((command, future))
-        self._wake.set()
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._work(), name="ledger-calls")
+        self._unsent.append((hiredis.pack_command(command), future))  # type: ignore[arg-type]
+        if len(self._unsent) == 1:
+            if self._replies is None or self._replies.lost is not None:
+                self._task = loop.create_task(self._connect(), name="ledger-connect")
+            else:
+                loop.call_soon(self._send)
         return future
 
-    def _take(self, most: int) -> list[tuple[Command, asyncio.Future[Any]]]:
-        taken, self._queue = self._queue[:most], self._queue[most:]
-        return [entry for entry in taken if not entry[1].done()]
+    def _send(self) -> None:
+        """Sends everything that was asked in this turn of the loop, in one write."""
+        replies = self._replies
+        if not self._unsent:
+            return  # closed meanwhile
+        if replies is None or replies.lost is not None:
+            self._fail_unsent(ConnectionError("the server closed the connection"))
+            return
+        loop = asyncio.get_running_loop()
+        late = loop.time() + self._timeout_s
+        unsent, self._unsent = self._unsent, []
+        replies.waiting.extend((future, late) for _, future in unsent)
+        replies.transport.write(b"".join(data for data, _ in unsent))
+        if self._timer is None:
+            self._timer = loop.call_at(late, self._look)
 
-    async def _work(self) -> None:
-        """The task that owns the connection: sends what waits, reads as many replies, again."""
-        try:
-            while True:
-                await self._wake.wait()
-                batch = self._take(_MOST_PER_WRITE)
-                if not self._queue:
-                    self._wake.clear()
-                if batch:
-                    await self._round_trip(batch)
-        finally:
-            self._fail(
-                self._take(len(self._queue)), ConnectionError("the ledger's connection was closed")
-            )
-            await self._disconnect()
+    def _look(self) -> None:
+        """Gives up on the connection if its oldest caller has waited too long."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if self._replies is None or not self._replies.waiting:
+            return
+        late = self._replies.waiting[0][1]
+        if late <= loop.time():
+            self._replies.close(TimeoutError(f"no answer within {self._timeout_s:g} s"))
+        else:
+            self._timer = loop.call_at(late, self._look)
 
-    async def _round_trip(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+    async def _connect(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._exchange(batch)
+                connection = self._pool.connection_class(**self._pool.connection_kwargs)
+                await connection.connect()  # type: ignore[no-untyped-call]
         except FOREIGN_ERRORS as error:
-            await self._disconnect()
-            self._fail(batch, error)
-            if isinstance(
-                error, TimeoutError | RedisTimeoutError
-            ):  # those behind have waited as long, and were never sent
-                self._fail(self._take(len(self._queue)), error)
-        except BaseException:
-            self._fail(batch, ConnectionError("the ledger's connection was closed"))
-            raise
+            self._fail_unsent(error)
+        else:
+            self._replies = _Replies(connection)
+            self._send()
 
-    async def _exchange(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
-        if self._connection is not None and await self._connection.can_read():
-            await self._disconnect()  # the server hung up, or said something that nobody asked for
-        connection = self._connection
-        if connection is None:
-            connection = self._pool.connection_class(**self._pool.connection_kwargs)
-            connection.socket_timeout = (
-                None  # one timer for the whole exchange, not two for each part of it
-            )
-            self._connection = connection
-            await connection.connect()  # type: ignore[no-untyped-call]
-        packed: list[bytes] = []
-        for command, _ in batch:
-            packed += connection.pack_command(*command)
-        await connection.send_packed_command(packed, check_health=False)
-        for _, future in batch:
-            try:
-                reply = await connection.read_response(timeout=math.inf)
-            except ResponseError as error:
-                if not future.done():
-                    future.set_exception(error)
-            else:
-                if not future.done():
-                    future.set_result(reply)
+    def _fail_unsent(self, error: Exception) -> None:
+        unsent, self._unsent = self._unsent, []
+        for _, future in unsent:
+            _fail(future, error)
 
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
 
-    @staticmethod
-    def _fail(batch: list[tuple[Command, asyncio.Future[Any]]], error: Exception) -> None:
-        for _, future in batch:
-            if not future.done():
-                future.set_exception(error)
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _unavailable(command: object, error: BaseException) -> LedgerUnavailable:

@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._body: list[bytes] = []
+        self.on_body = self._body.append  # the parser calls it for each piece, without us
         self._buffered = 0
         self._head_bytes = 0
         self._head_done = False
@@ -54,6 +55,10 @@ class Connection(asyncio.Protocol):
         """Whether another request may be sent."""
         return self.complete and self._keep_alive and self._lost is None
 
+    def header(self, name: bytes) -> bytes | None:
+        """Return an answer's header by its name in small letters."""
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
     async def send(self, head: bytes, body: bytes) -> None:
         """Send a request and wait for the answer's head.
 
@@ -62,13 +67,14 @@ class Connection(asyncio.Protocol):
         """
         assert self._transport is not None
         self.complete = self._head_done = self._until_close = self._keep_alive = False
-        self.status, self.headers, self._head_bytes = 0, [], 0
+        self.status, self.headers, self._head_bytes, self._buffered = 0, [], 0, 0
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(head + body)
         while not self._head_done:
             if self._lost is not None:
                 raise self._lost
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     async def read(self) -> bytes:
         """Return what has arrived of the body, at least a byte; nothing at its end.
@@ -81,7 +87,8 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._lost is not None:
                 raise self._lost
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         if self._buffered > HIGH_WATER_BYTES and self._transport is not None:
@@ -101,7 +108,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived."""
+        """Parse what arrived; stop reading when too much of it waits."""
         if self.complete:
             self._fail(httpx.RemoteProtocolError("the upstream sent what nobody asked for"))
             self.close()
@@ -114,6 +121,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(httpx.RemoteProtocolError(f"the upstream's answer is no HTTP: {error}"))
             self.close()
+        before = self._buffered
+        self._buffered += len(data)
+        if before <= HIGH_WATER_BYTES < self._buffered and self._transport is not None:
+            self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> bool:
@@ -156,14 +167,6 @@ class Connection(asyncio.Protocol):
         self._until_close = not names & {b"content-length", b"transfer-encoding"}
         self._head_done = True
 
-    def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body; stop reading when too much waits."""
-        self._body.append(data)
-        before = self._buffered
-        self._buffered += len(data)
-        if before <= HIGH_WATER_BYTES < self._buffered and self._transport is not None:
-            self._transport.pause_reading()
-
     def on_message_complete(self) -> None:
         """The answer is complete, unless it was an interim one."""
         if self.status >= 200:
@@ -173,16 +176,10 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         self._lost = self._lost or error
 
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -220,12 +217,25 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: as httpx's own transport does.
         """
-        connection = self._reused() or await self._connect(request.url)
+        connection = await self.ask(request.url, _head(request), request.content)
+        return self.response(connection, request)
+
+    async def ask(self, url: httpx.URL, head: bytes, body: bytes) -> Connection:
+        """Send a request that is bytes already; return where its answer has begun.
+
+        Raises:
+            httpx.TransportError: as httpx's own transport does.
+        """
+        connection = self._reused() or await self._connect(url)
         try:
-            await connection.send(_head(request), request.content)
+            await connection.send(head, body)
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def response(self, connection: Connection, request: httpx.Request) -> httpx.Response:
+        """Return an answer that has begun as httpx's own; closing it ends the exchange."""
         return httpx.Response(
             connection.status,
             headers=connection.headers,

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from backends.base import BackendConfig, Capabilities, EventBatches
-from backends.openai_stream import events_of
+from backends.base import BackendConfig, Capabilities
+from backends.openai_stream import EventStream
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
 from backends.wire.openai_request import encode_request
@@ -56,8 +55,7 @@ class LocalBackend:
         self._model = config.model
         self._transport = Transport(dataclasses.replace(config, base_url="http://engine/v1"))
 
-    @asynccontextmanager
-    async def stream(self, request: ChatRequest, *, deadline: float) -> AsyncIterator[EventBatches]:
+    def stream(self, request: ChatRequest, *, deadline: float) -> EventStream:
         """Ask for a streamed answer; see ``backends.base.Backend.stream``.
 
         The caller's own limit is refused where it does not fit beside the prompt; a bound that is
@@ -79,8 +77,7 @@ class LocalBackend:
         if bound is not None:
             headers["X-Tollway-Max-Output"] = str(bound)
         call = Post("/chat/completions", headers, msgspec.json.encode(body))
-        async with self._transport.post(call) as chunks, aclosing(events_of(chunks)) as events:
-            yield events
+        return EventStream(self._transport, call)
 
     async def aclose(self) -> None:
         """Close idle connections."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-
 import msgspec
 
 from backends.auth import bearer
-from backends.base import BackendConfig, Capabilities, EventBatches
-from backends.openai_stream import events_of
+from backends.base import BackendConfig, Capabilities
+from backends.openai_stream import EventStream
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
 from backends.wire.openai_request import encode_request
@@ -36,8 +33,7 @@ class OpenAIBackend:
         self._config = config
         self._transport = Transport(config)
 
-    @asynccontextmanager
-    async def stream(self, request: ChatRequest, *, deadline: float) -> AsyncIterator[EventBatches]:
+    def stream(self, request: ChatRequest, *, deadline: float) -> EventStream:
         """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
         del deadline  # the dispatcher's guard covers it; HTTP has no field for it
         body = encode_request(
@@ -51,8 +47,7 @@ class OpenAIBackend:
             **bearer(self._config.api_key),
         }
         call = Post("/chat/completions", headers, msgspec.json.encode(body))
-        async with self._transport.post(call) as chunks, aclosing(events_of(chunks)) as events:
-            yield events
+        return EventStream(self._transport, call)
 
     async def aclose(self) -> None:
         """Close idle connections."""

@@ -1,13 +1,15 @@
-"""The body of an OpenAI chat stream as event batches; shared by the adapters of that wire."""
+"""One streamed answer of the OpenAI chat wire; shared by the adapters of that wire."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from backends.errors import BackendError
+from backends.transport import Answer, Post, Transport
 from backends.types import StreamEvent
 from backends.wire.openai_chat import StreamDecoder
 
@@ -16,32 +18,57 @@ REST_S: Final = 0.02
 not read to its end cannot be used again."""
 
 
-async def events_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Sequence[StreamEvent]]:
-    """Yield the events of each read until the answer's end.
+class EventStream:
+    """What ``backends.base.Backend.stream`` returns: a context, and within it the batches."""
 
-    Raises:
-        BackendError: the stream reported an error, broke off, or is another wire.
-    """
-    decoder = StreamDecoder()
-    try:
-        async for chunk in chunks:
-            if events := decoder.feed(chunk):
-                yield events
-            if decoder.failure is not None:
-                raise decoder.failure
-            if decoder.done:
-                return
-        if events := decoder.end():
-            yield events
+    __slots__ = ("_answer", "_call", "_decoder", "_transport")
+
+    def __init__(self, transport: Transport, call: Post) -> None:
+        """Prepare; entering the context sends ``call``."""
+        self._transport = transport
+        self._call = call
+        self._decoder = StreamDecoder()
+        self._answer: Answer
+
+    async def __aenter__(self) -> Self:
+        """Ask; see ``Transport.post``."""
+        self._answer = await self._transport.post(self._call)
+        return self
+
+    def __aiter__(self) -> Self:
+        """Be the iterator."""
+        return self
+
+    async def __anext__(self) -> Sequence[StreamEvent]:
+        """Return the events of the next read that completes any.
+
+        Raises:
+            BackendError: the stream reported an error, broke off, or is another wire.
+        """
+        decoder = self._decoder
+        if self._answer.closed:
+            raise StopAsyncIteration
+        while not decoder.done and decoder.failure is None:
+            data = await self._answer.read()
+            events = decoder.feed(data) if data else decoder.end()
+            if events:
+                return events
         if decoder.failure is not None:
             raise decoder.failure
-    finally:
-        if decoder.done:
-            await _read_rest(chunks)
+        raise StopAsyncIteration
 
-
-async def _read_rest(chunks: AsyncIterator[bytes]) -> None:
-    with suppress(BackendError, TimeoutError):
-        async with asyncio.timeout(REST_S):
-            async for _ in chunks:
-                pass
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the upstream; a complete answer's connection is kept."""
+        try:
+            if self._decoder.done and not self._answer.complete:
+                with suppress(BackendError, TimeoutError):
+                    async with asyncio.timeout(REST_S):
+                        while await self._answer.read():
+                            pass
+        finally:
+            self._answer.close()

@@ -8,11 +8,12 @@ early one.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import TracebackType
 
 import httpx
 import msgspec
@@ -28,7 +29,7 @@ from backends.errors import (
     StreamTruncated,
     classify,
 )
-from backends.http1 import HTTPTransport
+from backends.http1 import Connection, HTTPTransport
 
 MAX_ERROR_BODY_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -41,6 +42,82 @@ class Post:
     path: str
     headers: Mapping[str, str]
     body: bytes
+
+
+class MappedErrors:
+    """A context in which the client library's errors become ours. Has no state of its own."""
+
+    __slots__ = ("_started",)
+
+    def __init__(self, *, started: bool) -> None:
+        """``started`` says that an accepted answer is being read: then a break truncates it."""
+        self._started = started
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Raise what an error of the library stands for, with the error as its cause."""
+        if error is not None and (ours := _ours(error, started=self._started)) is not None:
+            raise ours from error
+
+
+_ASKING = MappedErrors(started=False)
+_READING = MappedErrors(started=True)
+
+
+class Answer:
+    """An accepted answer's body, as it arrives."""
+
+    __slots__ = ("_connection", "_decoded", "_pool", "_size")
+
+    def __init__(
+        self, pool: HTTPTransport, connection: Connection, decoded: AsyncIterator[bytes] | None
+    ) -> None:
+        """``decoded`` reads the body where it is encoded, which we do not ask for."""
+        self._pool = pool
+        self._connection: Connection | None = connection
+        self._decoded = decoded
+        self._size = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._connection is None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has arrived."""
+        return self._connection is None or self._connection.complete
+
+    async def read(self) -> bytes:
+        """Return what has arrived, at least a byte; nothing at the end.
+
+        Raises:
+            BackendError: it broke off, or is too long.
+        """
+        if self._connection is None:
+            return b""
+        with _READING:
+            if self._decoded is None:
+                data = await self._connection.read()
+            else:
+                data = await anext(self._decoded, b"")
+        self._size += len(data)
+        if self._size > MAX_ANSWER_BYTES:
+            raise ProtocolError(f"the upstream's answer passed {MAX_ANSWER_BYTES} bytes")
+        return data
+
+    def close(self) -> None:
+        """Give the connection back if all was read, else end it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection)
 
 
 class Transport:
@@ -58,32 +135,42 @@ class Transport:
         self._transport = HTTPTransport(
             connect_s=config.connect_ms / 1000, uds=config.socket_path or None
         )
-        self._urls: dict[str, httpx.URL] = {}
+        self._begun: dict[str, tuple[httpx.URL, str]] = {}
 
-    @asynccontextmanager
-    async def post(self, call: Post) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send ``call``; entering means a 2xx status, the value is the body as it arrives.
+    async def post(self, call: Post) -> Answer:
+        """Send ``call``; returning means a 2xx status, and that the answer is yours to close.
 
         Raises:
             BackendError: the upstream refused, could not be reached, or broke off.
         """
-        with mapped_errors(started=False):
-            url = self._urls.get(call.path)
-            if url is None:
-                url = self._urls[call.path] = httpx.URL(self._base_url + call.path)
-            request = httpx.Request("POST", url, headers=call.headers, content=call.body)
-            response = await self._transport.handle_async_request(request)
-        try:
-            if response.status_code >= 300:
+        with _ASKING:
+            url, head = self._begin(call.path)
+            lines = "".join([f"{name}: {value}\r\n" for name, value in call.headers.items()])
+            if lines.count("\n") != len(call.headers) or "\0" in lines or not lines.isascii():
+                raise httpx.LocalProtocolError("a header's value is none")
+            head = f"{head}{lines}Content-Length: {len(call.body)}\r\n\r\n"
+            connection = await self._transport.ask(url, head.encode(), call.body)
+        decoded = None
+        if connection.status >= 300 or connection.header(b"content-encoding"):
+            response = self._transport.response(connection, httpx.Request("POST", url))
+            if connection.status >= 300:
                 raise await _refusal(response)
-            async with aclosing(_body(response)) as body:
-                yield body
-        finally:
-            await response.aclose()
+            decoded = response.aiter_bytes()
+        return Answer(self._transport, connection, decoded)
 
     async def aclose(self) -> None:
         """Close idle connections."""
         await self._transport.aclose()
+
+    def _begin(self, path: str) -> tuple[httpx.URL, str]:
+        """Return the URL of a path, and how a request's head begins there."""
+        found = self._begun.get(path)
+        if found is None:
+            url = httpx.URL(self._base_url + path)
+            host = httpx.Request("POST", url).headers["host"]
+            start = f"POST {url.raw_path.decode()} HTTP/1.1\r\nHost: {host}\r\n"
+            found = self._begun[path] = (url, start)
+        return found
 
 
 def _address(base_url: str) -> str:
@@ -98,59 +185,44 @@ def _address(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
-async def _body(response: httpx.Response) -> AsyncGenerator[bytes]:
-    size = 0
-    with mapped_errors(started=True):
-        # Decoding costs as much as the rest of the read, and we ask for no encoding.
-        encoded = "content-encoding" in response.headers
-        chunks = response.aiter_bytes() if encoded else response.stream
-        assert isinstance(chunks, AsyncIterable)
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise ProtocolError(f"the upstream's answer passed {MAX_ANSWER_BYTES} bytes")
-            yield chunk
-
-
-@contextmanager
-def mapped_errors(*, started: bool) -> Iterator[None]:
-    """Turn the client library's errors into ours.
-
-    Args:
-        started: whether an accepted answer is being read (then a break truncates it).
-    """
-    try:
-        yield
-    except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-        raise DeadlineExceeded("no connection to the upstream in time", phase="connect") from error
-    except httpx.TimeoutException as error:
-        phase: Phase = "stall" if started else "first_token"
-        raise DeadlineExceeded("the upstream stayed silent", phase=phase) from error
-    except (httpx.ConnectError, httpx.ProxyError) as error:
-        raise ConnectionFailed(f"no connection to the upstream: {error}") from error
-    except httpx.DecodingError as error:
-        raise ProtocolError(f"the upstream's body cannot be decoded: {error}") from error
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-        # The library quotes header values: no word of it may reach a client.
-        raise EndpointRejected(
-            "the upstream cannot be asked: look at the endpoint's base_url and key"
-        ) from error
-    except (httpx.HTTPError, httpx.StreamError) as error:
-        words = str(error) or type(error).__name__
-        if started:
-            raise StreamTruncated(f"the upstream broke off its answer: {words}") from error
-        raise ConnectionFailed(f"the upstream closed the connection: {words}") from error
+def _ours(error: BaseException, *, started: bool) -> BackendError | None:
+    """Return what an error of the client library stands for; None if it is not of the library."""
+    match error:
+        case httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return DeadlineExceeded("no connection to the upstream in time", phase="connect")
+        case httpx.TimeoutException():
+            phase: Phase = "stall" if started else "first_token"
+            return DeadlineExceeded("the upstream stayed silent", phase=phase)
+        case httpx.ConnectError() | httpx.ProxyError():
+            return ConnectionFailed(f"no connection to the upstream: {error}")
+        case httpx.DecodingError():
+            return ProtocolError(f"the upstream's body cannot be decoded: {error}")
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
+            # The library quotes header values: no word of it may reach a client.
+            return EndpointRejected(
+                "the upstream cannot be asked: look at the endpoint's base_url and key"
+            )
+        case httpx.HTTPError() | httpx.StreamError():
+            words = str(error) or type(error).__name__
+            if started:
+                return StreamTruncated(f"the upstream broke off its answer: {words}")
+            return ConnectionFailed(f"the upstream closed the connection: {words}")
+        case _:
+            return None
 
 
 async def _refusal(response: httpx.Response) -> BackendError:
     """Read a bounded piece of an error body and say what it stands for."""
     body = b""
     # The status says enough where the body breaks off.
-    with suppress(BackendError), mapped_errors(started=True):
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_ERROR_BODY_BYTES:
-                break
+    try:
+        with suppress(BackendError), _READING:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ERROR_BODY_BYTES:
+                    break
+    finally:
+        await response.aclose()
     message, code = read_error(body[:MAX_ERROR_BODY_BYTES])
     if not message:
         message = f"the upstream answered {response.status_code} {response.reason_phrase}"

@@ -83,8 +83,7 @@ class Cashier:
         """Renew every open hold and store how far its answer has come."""
         points = [point for e in tuple(self._open.values()) if (point := e.checkpoint())]
         if points:
-            with self._metrics.ledger("progress"):
-                gone = await self._ledger.progress(points)
+            gone = await self._metrics.ledger("progress", self._ledger.progress(points))
             for name in gone:
                 if self._open.pop(name, None) is not None:
                     log.error("the hold of %s expired in mid-answer and was captured", name)
@@ -106,8 +105,7 @@ class Cashier:
             key_limit_nanodollars=caller.key_limit_nanodollars,
             limits=(*caller.limits, *self._free_limit(exchange)),
         )
-        with self._metrics.ledger("reserve"):
-            await self._ledger.reserve(hold)
+        await self._metrics.ledger("reserve", self._ledger.reserve(hold))
 
     def _free_limit(self, exchange: Exchange) -> tuple[Limit, ...]:
         rpm = self._settings.free_rpm
@@ -132,7 +130,7 @@ class Cashier:
             charge_nanodollars=bill.cost.charge_nanodollars,
             cost_picodollars=bill.cost_picodollars,
             actual_tokens=bill.usage.prompt_tokens + bill.usage.completion_tokens,
-            meta=exchange.meta(bill),
+            meta=exchange.meta,
             record=record,
         )
         await self._surely("settle", exchange, lambda: self._ledger.settle(request))
@@ -145,8 +143,7 @@ class Cashier:
         wait_s = RETRY_FIRST_S
         while True:
             try:
-                with self._metrics.ledger(what):
-                    _check(what, exchange, (await call()).state)
+                _check(what, exchange, (await self._metrics.ledger(what, call())).state)
                 return
             except LedgerUnavailable as error:
                 if self._now() >= give_up:

@@ -279,9 +279,7 @@ class Dispatcher:
             exchange.committed_at = exchange.content_at
         took_s = exchange.content_at - opened
         endpoint.measured(took_s * 1000)
-        self._parts.metrics.first_token.labels(endpoint.settings.slug, endpoint.model.id).observe(
-            took_s
-        )
+        self._parts.metrics.first_token(endpoint.settings.slug, endpoint.model.id).observe(took_s)
 
     async def _finish(self, exchange: Exchange, finish: Finish, client: Client) -> None:
         """Bill a complete answer, start settling, and tell the client."""

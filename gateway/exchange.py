@@ -10,6 +10,8 @@ from policies.charging import Bill, Bounds, Delivered, Outcome, bill
 from policies.ledger.base import Checkpoint, LineMeta
 from policies.types import Candidate, RoutePlan
 
+_NO_META = LineMeta()
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -64,6 +66,9 @@ class Exchange:
     dropped_events: int = 0
     outcome: Outcome = Outcome.FAILED
     bill: Bill | None = None
+    meta: LineMeta = _NO_META
+    """What journal, record and metrics say beside the money; with the bill."""
+
     status: int = 200
     error: str | None = None
     charge_broken: bool = True
@@ -108,6 +113,7 @@ class Exchange:
         """Fix how it ended and what it costs; once."""
         self.outcome = outcome
         self.bill = self._bill(outcome)
+        self.meta = self._meta(self.bill)
         return self.bill
 
     def checkpoint(self) -> Checkpoint | None:
@@ -118,11 +124,10 @@ class Exchange:
         now = self._bill(Outcome.BROKEN if sent else Outcome.FAILED)
         charge = now.cost.charge_nanodollars
         return Checkpoint(
-            self.id, self.caller.account, charge, now.cost_picodollars, self.meta(now)
+            self.id, self.caller.account, charge, now.cost_picodollars, self._meta(now)
         )
 
-    def meta(self, bill: Bill) -> LineMeta:
-        """Return what the journal line says beside the money."""
+    def _meta(self, bill: Bill) -> LineMeta:
         if self.candidate is None:
             return LineMeta()
         view = self.candidate.view

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from backends.wire.openai_reply import usd
-from gateway.exchange import Attempt, Exchange, tokens_by_kind
+from gateway.exchange import Attempt, Exchange
 from policies.charging import Outcome
 from policies.types import Candidate
 
@@ -44,7 +44,7 @@ def generation_record(exchange: Exchange) -> bytes:
         "native_tokens_completion": usage.completion_tokens,
         "native_tokens_reasoning": usage.reasoning_tokens,
         "native_tokens_cached": usage.cached_tokens,
-        "tokens": tokens_by_kind(usage),
+        "tokens": exchange.meta.tokens,
         "total_cost": usd(bill.cost.charge_nanodollars),
         "usage": usd(bill.cost.charge_nanodollars),
         "upstream_inference_cost": usd(bill.cost.upstream_nanodollars),
@@ -53,7 +53,7 @@ def generation_record(exchange: Exchange) -> bytes:
         "held_nanodollars": exchange.hold_nanodollars,
         "markup_bp": view.tariff.markup_bp if view else None,
         "price_version": view.tariff.price_version if view else None,
-        "flags": list(exchange.meta(bill).flags),
+        "flags": exchange.meta.flags,
         "charged": exchange.outcome is not Outcome.FAILED,
         "is_byok": False,
         "account": exchange.caller.account,

@@ -74,6 +74,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         stack.push_async_callback(keys.aclose)
         await _load_functions(ledger)
         metrics, ticker = Metrics(), Ticker(times.now)
+        stack.callback(metrics.access.flush)
         endpoints = [
             _endpoint(given, model, position)
             for model in settings.models
@@ -151,6 +152,7 @@ def _start_periodic(worker: Worker, cashier: Cashier) -> None:
         worker.metrics.loop_lag.set(max(0.0, now - last - TICK_S))
         last = now
         await worker.ticker.tick()
+        worker.metrics.access.flush()
 
     async def sweep() -> None:
         swept = await sweeper.run_once()

@@ -15,7 +15,7 @@ from backends.errors import (
     ProtocolError,
     StreamTruncated,
 )
-from backends.transport import mapped_errors, read_error, retry_after_s
+from backends.transport import MappedErrors, read_error, retry_after_s
 
 _BREAKS = (ConnectionFailed, StreamTruncated)
 MAP: dict[type[Exception], tuple[type[BackendError], type[BackendError]]] = {
@@ -69,7 +69,7 @@ def test_an_error_of_the_library_becomes_ours(foreign: type[Exception], started:
     """With the cause kept, and words in it even where the library has none."""
     cause = foreign.__new__(foreign)
     Exception.__init__(cause, "")
-    with pytest.raises(BackendError) as caught, mapped_errors(started=started):
+    with pytest.raises(BackendError) as caught, MappedErrors(started=started):
         raise cause
     assert type(caught.value) is MAP[foreign][started]
     assert caught.value.__cause__ is cause
@@ -89,7 +89,7 @@ def test_silence_says_which_deadline_passed(
     foreign: type[httpx.TimeoutException], started: bool, phase: str
 ) -> None:
     """And silence is never tried again at the same place."""
-    with pytest.raises(DeadlineExceeded) as caught, mapped_errors(started=started):
+    with pytest.raises(DeadlineExceeded) as caught, MappedErrors(started=started):
         raise foreign("")
     assert caught.value.phase == phase
     assert not caught.value.retry_here
@@ -98,7 +98,7 @@ def test_silence_says_which_deadline_passed(
 def test_an_error_that_is_not_the_librarys_passes_unchanged() -> None:
     """Our own errors and our own faults are not renamed."""
     for error in (ProtocolError("ours"), KeyError("a fault of ours")):
-        with pytest.raises(type(error)) as caught, mapped_errors(started=True):
+        with pytest.raises(type(error)) as caught, MappedErrors(started=True):
             raise error
         assert caught.value is error
 

@@ -237,7 +237,9 @@ async def test_no_key_and_no_text_is_in_any_log_answer_metric_or_record(
                 seen.append(str(await gateway.generation(line.id)))
             wrong = f"/v1/generation?id={key}"
             assert (await gateway.client.get(wrong)).status_code == 401
-    written = [JSONFormatter().format(record) for record in caplog.records]
+    written = [
+        line for record in caplog.records for line in JSONFormatter().format(record).splitlines()
+    ]
     own = [line for line in written if '"logger":"tollway' in line or '"logger":"uvicorn' in line]
     assert sum('"message":"request"' in line for line in own) >= len(bodies) - 2
     for text in [*seen, *own]:

@@ -109,10 +109,10 @@ class Watch:
         """No longer be checked."""
         self._ticker.remove(self)
 
-    def arm(self, reason: Reason, seconds: float) -> None:
-        """Allow ``seconds`` from now for ``reason``."""
+    def arm(self, reason: Reason, deadline: float) -> None:
+        """Allow ``reason`` to take until a monotonic time."""
         self._reason = reason
-        self.deadline = self._ticker.now() + seconds
+        self.deadline = deadline
 
     def rest(self) -> None:
         """Allow any time, until armed again."""

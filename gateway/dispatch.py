@@ -20,9 +20,9 @@ from backends.errors import (
     EmptyAnswer,
     StreamTruncated,
 )
-from backends.types import CONTENT, AnswerHead, ChatRequest, Finish, StreamEvent
+from backends.types import CONTENT, ChatRequest, Finish, StreamEvent
 from gateway.cashier import Cashier
-from gateway.clock import Reason, Ticker, TimedOut, Watch
+from gateway.clock import Ticker, TimedOut, Watch
 from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import AllFailed, ErrorReply, NoRoute, UnknownModel, internal, reply_for
 from gateway.exchange import Exchange
@@ -40,11 +40,11 @@ class Sink(Protocol):
         """Another attempt begins; what an earlier one sent is void."""
         ...
 
-    async def send(self, head: AnswerHead, events: Sequence[StreamEvent]) -> None:
+    async def send(self, events: Sequence[StreamEvent]) -> None:
         """Take events, the first of them content; returning means the client took them."""
         ...
 
-    async def finish(self, head: AnswerHead, finish: Finish, bill: Bill) -> None:
+    async def finish(self, finish: Finish, bill: Bill) -> None:
         """The answer is complete; it may have had no content at all."""
         ...
 
@@ -216,6 +216,7 @@ class Dispatcher:
         """
         attempt = exchange.begin(endpoint.id, endpoint.settings.slug, self._now())
         client.sink.begin()
+        was_open = endpoint.breaker.is_open
         probe = endpoint.breaker.begin(attempt.started)
         endpoint.in_flight += 1
         try:
@@ -237,18 +238,19 @@ class Dispatcher:
         finally:
             endpoint.in_flight -= 1
             self._parts.metrics.tried(exchange, attempt)
-            self._parts.metrics.breaker(endpoint)
+            if endpoint.breaker.is_open is not was_open:
+                self._parts.metrics.breaker(endpoint)
         await self._finish(exchange, finish, client)
 
     async def _forward(self, exchange: Exchange, endpoint: Endpoint, client: Client) -> Finish:
         """Open the endpoint and pass its content on; return its finish, not yet passed on."""
-        watch, limits = client.watch, endpoint.settings
-        opened = self._now()
-        deadline = opened + limits.timeouts.total_ms / 1000
+        watch, sink, now = client.watch, client.sink, self._now
+        opened = now()
+        deadline = opened + endpoint.total_s
         request = narrowed(exchange)
         try:
             with watch:
-                watch.arm("first_token", min(limits.first_token_s, deadline - opened))
+                watch.arm("first_token", min(opened + endpoint.first_token_s, deadline))
                 async with endpoint.backend.stream(request, deadline=deadline) as batches:
                     exchange.accepted = True
                     async for batch in batches:
@@ -258,10 +260,12 @@ class Dispatcher:
                             if exchange.content_at is None:
                                 self._first_content(exchange, endpoint, opened)
                             watch.rest()  # a slow client is no stall; its connection bounds it
-                            await client.sink.send(exchange.head, events)
-                            left_s = deadline - self._now()
-                            late: Reason = "stall" if limits.stall_s < left_s else "total"
-                            watch.arm(late, min(limits.stall_s, left_s))
+                            await sink.send(events)
+                            late_at = now() + endpoint.stall_s
+                            if late_at < deadline:
+                                watch.arm("stall", late_at)
+                            else:
+                                watch.arm("total", deadline)
                         exchange.delivered.add(events)
                         if finish is not None:
                             return finish
@@ -289,7 +293,7 @@ class Dispatcher:
         exchange.committed_at = exchange.committed_at or exchange.finished_at
         exchange.content_at = exchange.content_at or exchange.finished_at
         bill = self._close(exchange, Outcome.FINISHED)
-        await client.sink.finish(exchange.head, finish, bill)
+        await client.sink.finish(finish, bill)
 
     def _close(self, exchange: Exchange, outcome: Outcome) -> Bill:
         """Fix outcome and bill once, and hand the hold to the cashier."""
@@ -321,13 +325,13 @@ def narrowed(exchange: Exchange) -> ChatRequest:
     """Return the request as the current candidate gets it: only fields it honors, bounded."""
     request, candidate = exchange.request, exchange.candidate
     assert candidate is not None
-    view = candidate.view
+    view, params = candidate.view, request.params
     own_cap = candidate.output_bound in (view.max_output_tokens, view.context_tokens)
     bounded = request.max_tokens is not None or view.caps_output or not own_cap
+    if lacking := view.lacks(params.keys()):
+        params = {name: value for name, value in params.items() if name not in lacking}
     return msgspec.structs.replace(
-        request,
-        params={name: value for name, value in request.params.items() if view.honors(name)},
-        output_bound=candidate.output_bound if bounded else None,
+        request, params=params, output_bound=candidate.output_bound if bounded else None
     )
 
 

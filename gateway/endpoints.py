@@ -81,7 +81,18 @@ class Endpoint:
     refused: frozenset[str]
     breaker: Breaker
     first_token_ms: float | None = None
-    in_flight: int = field(default=0)
+    in_flight: int = 0
+    first_token_s: float = field(init=False)
+    """The first-token, stall and total limits, in seconds."""
+
+    stall_s: float = field(init=False)
+    total_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep what every request asks of the settings."""
+        self.first_token_s = self.settings.first_token_s
+        self.stall_s = self.settings.stall_s
+        self.total_s = self.settings.timeouts.total_ms / 1000
 
     def measured(self, first_token_ms: float) -> None:
         """Take a sample of the first-token latency."""

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from litestar.types import Message, Receive, Scope, Send
+from litestar.types import Receive, Scope, Send
 
 from backends.collect import Collector
 from backends.types import CONTENT, AnswerHead, Finish, StreamEvent
 from backends.wire.openai_reply import COMMENT, ChunkEncoder, encode_answer, usage_body
-from gateway.background import Background
 from gateway.clock import Ticker, Watch
 from gateway.dispatch import Client, Dispatcher, Sink
 from gateway.errors import ErrorReply, Overloaded, internal, reply_for
 from gateway.exchange import Exchange
+from gateway.ids import REQUEST_ID_HEADER
+from gateway.reply import Reply, reply_of
 from gateway.settings import ServerSettings
 from policies.charging import Bill
 
 log = logging.getLogger("tollway")
 
-EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
+EVENT_STREAM = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
 
 
 class Responder:
@@ -39,43 +44,41 @@ class Responder:
         exchange: Exchange,
         dispatcher: Dispatcher,
         ticker: Ticker,
-        background: Background,
         settings: ServerSettings,
     ) -> None:
         """Prepare to answer ``exchange``; nothing runs before the ASGI call."""
         self.exchange = exchange
         self.settings = settings
-        self.background = background
         self.watch = Watch(ticker, self.on_tick)
+        self.reply: Reply
         self._dispatcher = dispatcher
-        self._send: Send
+        self._task: asyncio.Task[Any]
         self._now = ticker.now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; returns when the exchange is over and its hold is being closed."""
-        del scope
-        self._send = send
+        del receive, send  # the body has been read, and the answer goes past ASGI's messages
         task = asyncio.current_task()
         assert task is not None
-        leave = self.background.spawn(self._await_disconnect(receive, task), name="disconnect")
+        self._task = task
+        self.reply = reply_of(scope)
+        self.reply.on_lost = self._client_left
         self.watch.open()
+        if self.reply.lost:
+            self._client_left()
         try:
-            await self._answer()
+            await self._dispatcher.run(self.exchange, Client(self.sink(), self.watch))
         except asyncio.CancelledError:
             if task.uncancel() > 0:
                 raise
             if not self.exchange.client_gone:  # the drain is over: this worker must stop
-                await self.fail(Overloaded("the server is stopping; ask again").reply)
+                self.fail(Overloaded("the server is stopping; ask again").reply)
+        except Exception as error:  # noqa: BLE001 - the request's boundary: it answers, and logs faults
+            self.fail(self._reply_for(error))
         finally:
+            self.reply.on_lost = None
             self.over()
             self.watch.close()
-            leave()
-
-    async def _answer(self) -> None:
-        try:
-            await self._dispatcher.run(self.exchange, Client(self.sink(), self.watch))
-        except Exception as error:  # noqa: BLE001 - the request's boundary: it answers, and logs faults
-            await self.fail(self._reply(error))
 
     def sink(self) -> Sink:
         """Return where the dispatcher sends the answer."""
@@ -87,50 +90,36 @@ class Responder:
     def over(self) -> None:
         """Note that nothing more may be sent."""
 
-    async def fail(self, reply: ErrorReply) -> None:
+    def fail(self, reply: ErrorReply) -> None:
         """Answer with an error; nothing has been sent."""
-        headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-        await self.open(reply.status, [JSON, *headers])
-        await self.body(reply.encode(), more=False)
+        given = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+        self.reply.whole(reply.status, [JSON, *given, *self.names()], reply.encode())
 
-    async def open(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send status and headers."""
-        extra = []
-        if self.exchange.reserved:
-            extra.append((b"x-generation-id", self.exchange.id.encode()))
-        candidate = self.exchange.candidate
+    def names(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that say which request this was, and what became of it."""
+        exchange = self.exchange
+        names = [(REQUEST_ID_HEADER, exchange.request.request_id.encode())]
+        if exchange.reserved:
+            names.append((b"x-generation-id", exchange.id.encode()))
+        candidate = exchange.candidate
         if candidate is not None and candidate.dropped:
-            extra.append((b"x-tollway-dropped", ", ".join(candidate.dropped).encode()))
-        start: Message = {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, *extra],
-        }
-        await self._send(start)
+            names.append((b"x-tollway-dropped", ", ".join(candidate.dropped).encode()))
+        return names
 
-    async def body(self, data: bytes, *, more: bool) -> None:
-        """Send a piece of the body; returns when the socket took it."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
-
-    async def _await_disconnect(self, receive: Receive, task: asyncio.Task[Any]) -> None:
-        # The request's body has been read, so the next message is the disconnect.
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def _client_left(self) -> None:
         self.exchange.client_gone = True
-        task.cancel()
+        self._task.cancel()
 
-    def _reply(self, error: Exception) -> ErrorReply:
+    def _reply_for(self, error: Exception) -> ErrorReply:
         reply = reply_for(error)
         if reply is None:
-            log.error("an exchange failed", exc_info=error, extra={"fields": self._ids()})
+            fields = {
+                "request_id": self.exchange.request.request_id,
+                "generation_id": self.exchange.id,
+            }
+            log.error("an exchange failed", exc_info=error, extra={"fields": fields})
             return internal()
         return reply
-
-    def _ids(self) -> dict[str, str]:
-        return {
-            "request_id": self.exchange.request.request_id,
-            "generation_id": self.exchange.id,
-        }
 
 
 class StreamReply(Responder):
@@ -152,70 +141,63 @@ class StreamReply(Responder):
     def begin(self) -> None:
         """Nothing was sent yet: a stream commits with its first content."""
 
-    async def send(self, head: AnswerHead, events: Sequence[StreamEvent]) -> None:
+    async def send(self, events: Sequence[StreamEvent]) -> None:
         """Encode and send content, one write for what came together."""
-        data = self._encode(head, events)
+        encoder = self._encoder
+        if encoder is None:
+            encoder = self._encoder = ChunkEncoder(self.exchange.head)
+        data = b"".join([encoder.delta(event) for event in events if isinstance(event, CONTENT)])
         if not self._started:
-            await self._open()
+            self._open()
             data = COMMENT + data
         if data:
             self._quiet_since = self._now()
-            await self.body(data, more=True)
+            if self.reply.full:
+                await self.reply.drain()
+            self.reply.write(data)
 
-    async def finish(self, head: AnswerHead, finish: Finish, bill: Bill) -> None:
+    async def finish(self, finish: Finish, bill: Bill) -> None:
         """Send the closing chunk and the end marker."""
         if not self._started:
-            await self._open()
-        encoder = self._encoder or ChunkEncoder(head)
+            self._open()
+        encoder = self._encoder or ChunkEncoder(self.exchange.head)
         self._ended = True
-        usage = usage_body(bill.usage, bill.cost)
-        await self.body(encoder.finish(finish.choices, usage), more=False)
+        if self.reply.full:
+            await self.reply.drain()
+        self.reply.end(encoder.finish(finish.choices, usage_body(bill.usage, bill.cost)))
 
-    async def fail(self, reply: ErrorReply) -> None:
+    def fail(self, reply: ErrorReply) -> None:
         """Answer with an error, or with an error chunk once the headers are out."""
         if self._ended:
             return
         self._ended = True
         if not self._started:
             self._started = True
-            await super().fail(reply)
+            super().fail(reply)
             return
-        exchange = self.exchange
         encoder = self._encoder or ChunkEncoder(self._head())
-        bill = exchange.bill
+        bill = self.exchange.bill
         usage = usage_body(bill.usage, bill.cost) if bill is not None else None
-        await self.body(encoder.error(reply.body(), usage), more=False)
+        self.reply.end(encoder.error(reply.body(), usage))
 
     def on_tick(self, now: float) -> None:
         """Keep a quiet connection alive with a comment."""
         if now - self._quiet_since >= self._quiet_s and not self._ended:
             self._quiet_since = now
             self._quiet_s = self.settings.keepalive_ms / 1000
-            self.background.spawn(self._comment(), name="comment")
+            if not self._started:
+                self._open()
+            if not self.reply.full:
+                self.reply.write(COMMENT)
 
     def over(self) -> None:
         """A comment that was due says nothing any more."""
         self._ended = True
 
-    async def _comment(self) -> None:
-        if self._ended:
-            return
-        if not self._started:
-            await self._open()
-        if not self._ended:
-            await self.body(COMMENT, more=True)
-
-    async def _open(self) -> None:
+    def _open(self) -> None:
         self._started = True
         self._quiet_s = self.settings.keepalive_ms / 1000
-        headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-        await self.open(200, headers)
-
-    def _encode(self, head: AnswerHead, events: Sequence[StreamEvent]) -> bytes:
-        if self._encoder is None:
-            self._encoder = ChunkEncoder(head)
-        encoder = self._encoder
-        return b"".join(encoder.delta(event) for event in events if isinstance(event, CONTENT))
+        self.reply.open(200, [*EVENT_STREAM, *self.names()])
 
     def _head(self) -> AnswerHead:
         exchange = self.exchange
@@ -240,15 +222,13 @@ class WholeReply(Responder):
         """Forget what an attempt that failed has left."""
         self._collector = Collector()
 
-    async def send(self, head: AnswerHead, events: Sequence[StreamEvent]) -> None:
+    async def send(self, events: Sequence[StreamEvent]) -> None:
         """Keep content for later."""
-        del head
         self._collector.add(events)
 
-    async def finish(self, head: AnswerHead, finish: Finish, bill: Bill) -> None:
+    async def finish(self, finish: Finish, bill: Bill) -> None:
         """Send the whole answer."""
         self._collector.add((finish,))
-        usage: Mapping[str, Any] = usage_body(bill.usage, bill.cost)
-        data = encode_answer(head, self._collector.answer(), usage)
-        await self.open(200, [JSON, (b"content-length", str(len(data)).encode())])
-        await self.body(data, more=False)
+        usage = usage_body(bill.usage, bill.cost)
+        data = encode_answer(self.exchange.head, self._collector.answer(), usage)
+        self.reply.whole(200, [JSON, *self.names()], data)

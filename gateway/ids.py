@@ -11,6 +11,8 @@ from litestar.types import Scope
 REQUEST_ID: Final = "tollway_request_id"
 """Where the id lies in an ASGI scope's state."""
 
+REQUEST_ID_HEADER: Final = b"x-request-id"
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 

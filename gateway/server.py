@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from gateway.clock import Times
 from gateway.errors import ErrorReply
 from gateway.ids import request_id
+from gateway.reply import Reply, offer
 from gateway.settings import ServerSettings
 
 BACKLOG: Final = 2048
@@ -49,6 +50,7 @@ class Connection(HttpToolsProtocol):
         self._settings = settings
         self._now = now
         self._answering: RequestResponseCycle | None = None
+        self._reply: Reply | None = None
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -174,6 +176,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Any]) -> None:
         self._answering = cycle
+        self._reply = Reply(cycle)
+        offer(cycle.scope, self._reply)
         super()._start_asgi_task(cycle, app)
 
     def _is_answering(self) -> bool:
@@ -184,6 +188,8 @@ class Connection(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+            if self._reply is not None and self._reply.on_lost is not None:
+                self._reply.on_lost()
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

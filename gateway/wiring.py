@@ -81,6 +81,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             for position in range(len(model.endpoints))
         ]
         for endpoint in endpoints:
+            metrics.breaker(endpoint)
             stack.push_async_callback(endpoint.backend.aclose)
         health = Health(ledger, given.engines, given.announced)
         stack.push_async_callback(health.aclose)

@@ -63,4 +63,4 @@ class Worker:
             opened=self.times.now(),
         )
         kind = StreamReply if decoded.stream else WholeReply
-        return kind(exchange, self.dispatcher, self.ticker, self.background, self.settings.server)
+        return kind(exchange, self.dispatcher, self.ticker, self.settings.server)

@@ -7,8 +7,10 @@ clients. Never more than the hold, never more than was delivered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from backends.types import (
     CONTENT,
@@ -77,8 +79,7 @@ class Delivered:
         return self.visible_bytes + self.reasoning_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """What was held, and what the request lets an answer be."""
 
     hold_nanodollars: int
@@ -95,14 +96,13 @@ class Bounds:
     """How many answers were asked for: each has an end of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(msgspec.Struct, frozen=True):
     """The end of the sum: what the journal line, the record and the client's usage say."""
 
     usage: Usage
     cost: Cost
     cost_picodollars: int
-    flags: tuple[str, ...] = field(default=())
+    flags: tuple[str, ...] = ()
 
 
 def bill(

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from decimal import Context, Decimal, Inexact
 from functools import lru_cache
 
+import msgspec
+
 from backends.types import Usage
 
 PICO_PER_NANO = 1000
@@ -63,8 +65,7 @@ class Tariff:
         return -(-cost_picodollars * (FULL_BP + self.markup_bp) // (FULL_BP * PICO_PER_NANO))
 
 
-@dataclass(frozen=True, slots=True)
-class CostParts:
+class CostParts(msgspec.Struct, frozen=True, gc=False):
     """The upstream cost of an answer in pico-dollars, by side."""
 
     prompt_picodollars: int

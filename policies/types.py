@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence, Set
 from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from policies.pricing import Tariff
 
@@ -14,8 +15,7 @@ UNPRICED = frozenset({"service_tier"})
 """Fields that change the upstream's price. None can be configured, so none is honored."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointView:
+class EndpointView(msgspec.Struct, frozen=True):
     """One endpoint at one moment: what it is, what it costs, how it has been doing."""
 
     id: str
@@ -44,18 +44,15 @@ class EndpointView:
     first_token_ms: float | None = None
     """A moving average of what was measured; None before the first answer."""
 
-    def lacks(self, required: frozenset[str]) -> frozenset[str]:
+    def lacks(self, required: Set[str]) -> frozenset[str]:
         """Return those of ``required`` that this endpoint does not honor."""
+        if not required:
+            return frozenset()
         unknown = required - self.fields if self.fields is not None else frozenset()
-        return unknown | (required & (self.refused | UNPRICED))
-
-    def honors(self, field: str) -> bool:
-        """Whether a request field may be sent to this endpoint."""
-        return not self.lacks(frozenset({field}))
+        return frozenset(unknown | (required & self.refused) | (required & UNPRICED))
 
 
-@dataclass(frozen=True, slots=True)
-class RouteContext:
+class RouteContext(msgspec.Struct, frozen=True):
     """What a request asks of its endpoints."""
 
     required: frozenset[str]
@@ -92,8 +89,7 @@ class Candidate(NamedTuple):
     """Fields that are left out here because the caller allowed it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """Why an endpoint is not in the plan."""
 
     endpoint: str
@@ -115,8 +111,7 @@ Policy: TypeAlias = Callable[[RouteContext, tuple[Candidate, ...]], Verdict]
 """A pure function: it drops with a reason or reorders; it never adds and never changes."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutePlan:
+class RoutePlan(msgspec.Struct, frozen=True):
     """Candidates in the order to try them, and those rejected, with reasons."""
 
     candidates: tuple[Candidate, ...]
@@ -127,7 +122,9 @@ class RoutePlan:
     ) -> RoutePlan:
         """Return the plan with only ``kept``; ``reason`` says why each other one is out."""
         dropped = tuple(reason(entry) for entry in self.candidates if entry not in kept)
-        return replace(self, candidates=kept, rejections=(*self.rejections, *dropped))
+        return msgspec.structs.replace(
+            self, candidates=kept, rejections=(*self.rejections, *dropped)
+        )
 
     @property
     def hold_nanodollars(self) -> int:
@@ -137,6 +134,8 @@ class RoutePlan:
 
 def chain(plans: Sequence[RoutePlan]) -> RoutePlan:
     """Join the plans of several models in the caller's order."""
+    if len(plans) == 1:
+        return plans[0]
     return RoutePlan(
         tuple(candidate for plan in plans for candidate in plan.candidates),
         tuple(rejection for plan in plans for rejection in plan.rejections),

@@ -17,7 +17,7 @@ idempotent by its id, so the answer is to repeat it, or to void the id.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
@@ -184,8 +184,7 @@ class LineMeta(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
+class HoldRequest(msgspec.Struct, frozen=True):
     """What `reserve` is asked for: some credit and a place under each limit, all or nothing.
 
     `hold_id` is the caller's and names the reservation for ever. `key_limit_nanodollars` bounds
@@ -200,11 +199,10 @@ class HoldRequest:
     estimated_tokens: int = 0
     key_limit_nanodollars: int | None = None
     limits: tuple[Limit, ...] = ()
-    meta: LineMeta = field(default_factory=LineMeta)
+    meta: LineMeta = LineMeta()
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True):
     """An open hold.
 
     `available_nanodollars` is what was left beside it; a `duplicate` is the same grant again.
@@ -217,8 +215,7 @@ class Reservation:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True):
     """How far an open hold has come: what it would be charged if its holder died now."""
 
     hold_id: str
@@ -228,8 +225,7 @@ class Checkpoint:
     meta: LineMeta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SettleRequest:
+class SettleRequest(msgspec.Struct, frozen=True):
     """The end of a hold that is charged.
 
     `actual_tokens` None: the estimate stands. `record` is the generation record.
@@ -244,8 +240,7 @@ class SettleRequest:
     record: bytes = b"{}"
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """How an id ended, the same however often it is asked.
 
     `charge_nanodollars` is what was taken; `capped` says that more was asked than held. `duplicate`

@@ -10,7 +10,6 @@ The text of a key is in `NewKey.text` and nowhere else: not in a repr, an error 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -241,7 +240,7 @@ class KeyStore:
         await self._calls.command("DEL", _name(key_id))
 
     def _digest(self, secret: str) -> str:
-        return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._pepper, secret.encode(), "sha256").hex()
 
 
 def _name(key_id: str) -> str:

@@ -7,7 +7,6 @@ holds for no time at all: whatever it reserves or renews is due at once.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 from collections.abc import Awaitable, Callable
 
@@ -47,7 +46,7 @@ META = LineMeta(
 def hold(hold_id: str, amount: int, account: str = "acme", **more: object) -> HoldRequest:
     """A request for a hold of the key `k1`."""
     request = HoldRequest(hold_id, account, "k1", amount, meta=META)
-    return dataclasses.replace(request, **more)  # type: ignore[arg-type]
+    return msgspec.structs.replace(request, **more)  # type: ignore[arg-type]
 
 
 async def money(ledger: Ledger, account: str = "acme") -> tuple[int, int, int]:

@@ -42,7 +42,7 @@ async def test_a_late_watch_ends_its_block_with_the_reason(ticker: Ticker, clock
         watch = await opened(ticker)
         try:
             with watch:
-                watch.arm("stall", 5)
+                watch.arm("stall", clock.at_s + 5)
                 reached.set()
                 await asyncio.Event().wait()
         except TimedOut as late:
@@ -67,8 +67,8 @@ async def test_arming_again_moves_the_deadline(ticker: Ticker, clock: Clock) -> 
     """The last one counts."""
     watch = await opened(ticker)
     with watch:
-        watch.arm("first_token", 1)
-        watch.arm("stall", 100)
+        watch.arm("first_token", clock.at_s + 1)
+        watch.arm("stall", clock.at_s + 100)
         clock.advance(50)
         await ticker.tick()
         await asyncio.sleep(0)
@@ -82,7 +82,7 @@ async def test_outside_its_block_a_watch_never_cancels(ticker: Ticker, clock: Cl
     watch = Watch(ticker, ticks.append)
     watch.open()
     with watch:
-        watch.arm("stall", 1)
+        watch.arm("stall", clock.at_s + 1)
     clock.advance(10)
     await ticker.tick()
     await asyncio.sleep(0)
@@ -102,7 +102,7 @@ async def test_a_foreign_cancellation_goes_through_and_wins(ticker: Ticker, cloc
         assert task is not None
         try:
             with watch:
-                watch.arm("stall", 1)
+                watch.arm("stall", clock.at_s + 1)
                 reached.set()
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -129,7 +129,7 @@ async def test_a_deadline_that_fires_as_the_block_fails_keeps_the_failure(
 
     async def fail_when_cancelled() -> None:
         with watch:
-            watch.arm("stall", 1)
+            watch.arm("stall", clock.at_s + 1)
             clock.advance(2)
             await ticker.tick()
             try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backends.types import (
     Delta,
@@ -165,7 +166,7 @@ def test_our_own_count_is_the_running_usage_where_there_is_one() -> None:
         (UsageUpdate(-1, 60), Usage(100, 50)),
         (UsageUpdate(80, -1), Usage(100, 50)),
     ]:
-        assert own_count(replace(said, running=running), BOUNDS) == counted
+        assert own_count(dataclasses.replace(said, running=running), BOUNDS) == counted
     assert own_count(said, replace(BOUNDS, output_tokens=40)) == Usage(80, 40)
 
 
@@ -275,7 +276,7 @@ def test_more_delivered_never_costs_less(
     outcome: Outcome, said: Delivered, visible: int, thought: int, bounds: Bounds, rates
 ) -> None:
     """With each byte, and with each running count that grows."""
-    more = replace(
+    more = dataclasses.replace(
         said,
         visible_bytes=said.visible_bytes + visible,
         reasoning_bytes=said.reasoning_bytes + thought,
@@ -283,7 +284,7 @@ def test_more_delivered_never_costs_less(
     if said.running is not None:
         assume(said.running.completion_tokens >= 0)
         grown = said.running.completion_tokens + visible
-        more = replace(more, running=UsageUpdate(said.running.prompt_tokens, grown))
+        more = dataclasses.replace(more, running=UsageUpdate(said.running.prompt_tokens, grown))
     less_paid = bill(outcome, None, said, bounds, rates).cost.charge_nanodollars
     assert less_paid <= bill(outcome, None, more, bounds, rates).cost.charge_nanodollars
 

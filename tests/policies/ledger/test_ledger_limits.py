@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -39,7 +38,7 @@ def of_requests(limit: int, period_us: int = HOUR_US) -> tuple[Limit, ...]:
 async def ask(ledger: Ledger, hold_id: str, limits: tuple[Limit, ...], tokens: int = 0) -> None:
     """Reserves nothing but a place under the limits."""
     await ledger.reserve(
-        dataclasses.replace(NO_MONEY, hold_id=hold_id, limits=limits, estimated_tokens=tokens)
+        msgspec.structs.replace(NO_MONEY, hold_id=hold_id, limits=limits, estimated_tokens=tokens)
     )
 
 

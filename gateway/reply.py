@@ -1,0 +1,97 @@
+"""How an answer that is bytes already reaches its client: an ASGI extension of our own server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+_EXTENSION: Final = "tollway.reply"
+
+
+class Reply:
+    """The way to a client for an answer that is bytes already, past ASGI's messages.
+
+    A message per piece, through the application's layers and uvicorn's checks, costs more than
+    the piece. Whoever answers through ASGI must not use it, and the other way round.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport", "on_lost")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        """``on_lost`` is called when the client has gone before the answer's end."""
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head = b""
+        self.on_lost: Callable[[], None] | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the client has gone."""
+        return self._cycle.disconnected
+
+    @property
+    def full(self) -> bool:
+        """Whether more waits for the client than should: ``drain`` first."""
+        return self._cycle.flow.write_paused
+
+    async def drain(self) -> None:
+        """Wait until the client has taken some of what waits, or has gone."""
+        await self._cycle.flow.drain()
+
+    def open(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Begin a body of pieces; status and headers go out with the first of them."""
+        self._head = self._start(status, [*headers, (b"transfer-encoding", b"chunked")])
+
+    def write(self, data: bytes) -> None:
+        """Send a piece, at least a byte."""
+        if not self._cycle.disconnected:
+            head, self._head = self._head, b""
+            self._transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+
+    def end(self, data: bytes) -> None:
+        """Send the last piece, at least a byte."""
+        if not self._cycle.disconnected:
+            head, self._head = self._head, b""
+            self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(data), data))
+            self._finish()
+
+    def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send an answer that is complete."""
+        length = (b"content-length", b"%d" % len(body))
+        head = self._start(status, [*headers, length])
+        if not self._cycle.disconnected:
+            self._transport.write(head + body)
+            self._finish()
+
+    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        cycle = self._cycle
+        cycle.response_started = True
+        headers += cycle.default_headers
+        if not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        head = b"".join([b"%b: %b\r\n" % header for header in headers])
+        assert head.count(b"\n") == len(headers), "a header has a line break"
+        return b"%b%b\r\n" % (STATUS_LINE[status], head)
+
+    def _finish(self) -> None:
+        """Do as uvicorn's own ``send`` does after the last piece."""
+        cycle = self._cycle
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self._transport.close()
+        cycle.on_response()
+
+
+def offer(scope: Any, reply: Reply) -> None:
+    """Put the extension into a request's ASGI scope."""
+    scope["extensions"] = {_EXTENSION: reply}
+
+
+def reply_of(scope: Any) -> Reply:
+    """Return the extension of a request's ASGI scope."""
+    reply = scope["extensions"][_EXTENSION]
+    assert isinstance(reply, Reply)
+    return reply

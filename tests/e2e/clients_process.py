@@ -189,7 +189,9 @@ class Crowd:
             await loop.sock_connect(sock, address(self._url))
             await loop.sock_sendall(sock, words)
             pieces = 0
-            while await loop.sock_recv(sock, PIECE_BYTES):
+            last = b""
+            while data := await loop.sock_recv(sock, PIECE_BYTES):
+                last = data
                 pieces += 1
                 self._first += pieces == 1
                 self._tenth += pieces == PIECES
@@ -198,14 +200,15 @@ class Crowd:
                 if pieces == PIECES and self._tenth == self._readers:
                     print("read", flush=True)
                 await asyncio.sleep(wait_s if pieces == 1 else PERIOD_S)
-            raise ConnectionError("a slow reader was cut")
+            raise ConnectionError(f"a slow reader was cut after {pieces} pieces: {last[-300:]!r}")
 
 
 async def read_slowly(url: str, readers: int) -> None:
     """Read until our input ends."""
     loop = asyncio.get_running_loop()
     reading = asyncio.create_task(Crowd(url, readers).read())
-    leave = loop.run_in_executor(None, sys.stdin.read)
+    leave: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sys.stdin, lambda: leave.done() or leave.set_result(None))
     _ = await asyncio.wait((reading, leave), return_when=asyncio.FIRST_COMPLETED)
     if reading.done():
         await reading

@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := gateway policies backends local_engine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev model serve test check bench bench-rivals rivals fmt locks clean
+.PHONY: help setup dev model serve test test-streams check bench bench-rivals rivals fmt locks clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: setup  ## Start everything on 127.0.0.1:8080 with a real model (ARGS="--port 9000 ...")
 	@exec $(BIN)/tollway serve $(ARGS)
@@ -21,6 +21,9 @@ setup: $(VENV)/.base $(VENV)/.local model  ## Make .venv, install the locked req
 test: setup dev  ## Run the checks and the tests
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-streams: setup dev  ## 5,000 open streams and 500 slow readers, measured (minutes, a quiet machine)
+	$(BIN)/python -m pytest -m streams tests/e2e $(ARGS)
 
 bench: dev rivals  ## CPU per request against nginx and TensorZero, alternating (Debian, two cores)
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)

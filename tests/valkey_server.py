@@ -78,7 +78,7 @@ class ValkeyServer:
             probe.settimeout(1)
             probe.connect(str(self.socket_path))
             probe.sendall(b"PING\r\n")
-            return probe.recv(16).startswith(b"+PONG")
+            return probe.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     def signal(self, number: signal.Signals) -> None:

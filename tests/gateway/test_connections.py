@@ -15,7 +15,8 @@ import pytest
 
 from gateway import server
 from gateway.server import Connection
-from tests.gateway.upstreams import Call, answer, silence, upstream
+from gateway.settings import Settings
+from tests.gateway.upstreams import Call, Upstream, answer, silence, upstream
 from tests.gateway_harness import (
     Clock,
     Gateway,
@@ -32,6 +33,9 @@ from tests.gateway_harness import (
 pytestmark = pytest.mark.anyio
 
 BIG = "x" * 10_000
+SLOW_S = 0.3
+"""A reader is looked at every hundredth of a second then; what it is judged by is our clock."""
+
 PATIENT = {"stall_ms": 10**9, "total_ms": 10**9}
 """Of the upstream: only the reader's time counts where a test moves the clock."""
 
@@ -59,15 +63,22 @@ async def read_answer(wire: Wire) -> tuple[int, bytes]:
 
 
 @asynccontextmanager
-async def reader(gateway: Gateway, **body: Any) -> AsyncIterator[tuple[socket.socket, Connection]]:
-    """Ask on a socket that holds little, and give it and the gateway's end of it."""
-    loop = asyncio.get_running_loop()
+async def asking(gateway: Gateway) -> AsyncIterator[tuple[socket.socket, Connection]]:
+    """Give a socket that holds little and the gateway's end of it."""
     with contextlib.closing(socket.socket()) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.setblocking(False)
-        await loop.sock_connect(raw, ("127.0.0.1", gateway.port))
-        await loop.sock_sendall(raw, gateway.request(model="m", max_tokens=16_000, **body))
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", gateway.port))
         (connection,) = await until(lambda: [*gateway.server.server_state.connections])
+        yield raw, connection
+
+
+@asynccontextmanager
+async def reader(gateway: Gateway, **body: Any) -> AsyncIterator[tuple[socket.socket, Connection]]:
+    """Ask on such a socket, for more than it holds."""
+    async with asking(gateway) as (raw, connection):
+        request = gateway.request(model="m", max_tokens=16_000, **body)
+        await asyncio.get_running_loop().sock_sendall(raw, request)
         await until(lambda: connection.flow.write_paused)
         yield raw, connection
 
@@ -80,13 +91,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def stops(gateway: Gateway, clock: Clock, connection: Connection) -> None:
-    """Let time pass until the gateway has cut the connection."""
+def slow(up: Upstream) -> Settings:
+    """Settings in which only the reader's time counts."""
+    endpoint = up.endpoint("up", timeouts=PATIENT)
+    return settings(model(endpoint, id="m"), server={"slow_reader_s": SLOW_S})
+
+
+async def stops(gateway: Gateway, clock: Clock) -> None:
+    """Let time pass until the gateway has looked by itself and has cut the connection."""
 
     def gone() -> bool:
-        if connection.transport.get_write_buffer_size():
-            clock.advance(30)
-            connection.look()
+        clock.advance(SLOW_S)
         return not gateway.server.server_state.connections
 
     await until(gone)
@@ -98,19 +113,14 @@ async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(
     """After ``slow_reader_s`` in which its socket took nothing: closed, settled as a client cut."""
     async with (
         upstream(endless) as up,
-        running(
-            redis_url,
-            settings(model(up.endpoint("up", timeouts=PATIENT), id="m")),
-            times=clock.times,
-        ) as gateway,
+        running(redis_url, slow(up), times=clock.times) as gateway,
         reader(gateway, stream=True) as (raw, connection),
     ):
-        clock.advance(29)  # the stall clock stands still while nobody reads
-        connection.look()
+        clock.advance(SLOW_S * 0.9)  # the stall clock stands still while nobody reads
         await gateway.worker.ticker.tick()
         assert connection.flow.write_paused
         assert not connection.transport.is_closing()
-        await stops(gateway, clock, connection)
+        await stops(gateway, clock)
         await up.calls[0].gone.wait()
         balance = await gateway.audited()
         (line,) = await gateway.journal()
@@ -128,14 +138,10 @@ async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(
 async def test_a_client_that_reads_steadily_is_never_cut_however_slow(
     redis_url: str, clock: Clock
 ) -> None:
-    """A few kilobytes in every 20 s, for minutes: any byte taken starts the time anew."""
+    """A little in most of the time allowed, again and again: any byte taken starts it anew."""
     async with (
         upstream(endless) as up,
-        running(
-            redis_url,
-            settings(model(up.endpoint("up", timeouts=PATIENT), id="m")),
-            times=clock.times,
-        ) as gateway,
+        running(redis_url, slow(up), times=clock.times) as gateway,
         reader(gateway, stream=True) as (raw, connection),
     ):
         for _ in range(12):
@@ -146,12 +152,12 @@ async def test_a_client_that_reads_steadily_is_never_cut_however_slow(
                 return server.unread_bytes(connection.transport) != before
 
             await until(took)
-            clock.advance(20)
+            clock.advance(SLOW_S * 0.6)
             connection.look()
             await gateway.worker.ticker.tick()
             assert connection in gateway.server.server_state.connections
             assert not connection.transport.is_closing()
-        await stops(gateway, clock, connection)
+        await stops(gateway, clock)
         _ = await gateway.audited()
 
 
@@ -161,17 +167,32 @@ async def test_a_whole_answer_that_nobody_reads_is_not_kept_for_ever(
     """The last write is waited for by nobody, so the connection itself sees that it is stuck."""
     async with (
         upstream(answer([BIG] * 1_000)) as up,
-        running(
-            redis_url,
-            settings(model(up.endpoint("up", timeouts=PATIENT), id="m")),
-            times=clock.times,
-        ) as gateway,
+        running(redis_url, slow(up), times=clock.times) as gateway,
         reader(gateway) as (_, connection),
     ):
         await gateway.settled()
         assert connection.transport.get_write_buffer_size() > 1_000_000
-        await stops(gateway, clock, connection)
+        await stops(gateway, clock)
         assert connection.transport.get_write_buffer_size() == 0
+
+
+async def test_the_end_of_an_answer_that_nobody_reads_is_not_kept_for_ever(
+    redis_url: str, clock: Clock
+) -> None:
+    """However little is left: too little for anybody to have been told to wait."""
+    async with (
+        upstream(answer([BIG] * 5)) as up,
+        running(redis_url, slow(up), times=clock.times) as gateway,
+        asking(gateway) as (raw, connection),
+    ):
+        ours = connection.transport.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        request = gateway.request(model="m", max_tokens=16_000)
+        await asyncio.get_running_loop().sock_sendall(raw, request)
+        await until(connection.transport.get_write_buffer_size)
+        await gateway.settled()
+        assert not connection.flow.write_paused
+        await stops(gateway, clock)
 
 
 async def test_a_connection_is_reused_after_every_kind_of_error(redis_url: str) -> None:

@@ -22,7 +22,7 @@ test: setup dev  ## Run the checks and the tests
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: dev rivals  ## CPU per request against nginx and TensorZero, alternating (Debian, two cores)
+bench: dev rivals  ## Cost against nginx and TensorZero, alternating (two cores, ten minutes; ARGS=--quick)
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)
 
 bench-rivals: dev rivals .bench/vllm-router/.done .bench/litellm/.done  ## The same, with vllm-router and LiteLLM beside

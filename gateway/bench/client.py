@@ -24,6 +24,10 @@ _ERROR: Final = re.compile(rb'"error": ?\{')
 _LAST_WORD: Final = f"word{CHUNKS - 1} ".encode()
 
 
+MOST_ANSWER_BYTES: Final = 64 * 2**20
+"""An answer that grows beyond it is broken off."""
+
+
 class Open(Protocol):
     """Counts streams whose first content is there and whose end is not."""
 
@@ -97,6 +101,7 @@ class _Now:
     done: asyncio.Future[Answer]
     answer: Answer = field(default_factory=Answer)
     body: list[bytes] = field(default_factory=list)
+    size: int = 0
 
 
 class Asker(asyncio.Protocol):
@@ -156,6 +161,10 @@ class Asker(asyncio.Protocol):
         now = self._now
         assert now is not None
         now.body.append(data)
+        now.size += len(data)
+        if now.size > MOST_ANSWER_BYTES:
+            self.close()
+            return
         if now.answer.first_s == 0.0 and self._stream and _CONTENT.search(data):
             now.answer.first_s = time.perf_counter() - now.started
             self._open.open += 1

@@ -2,7 +2,7 @@
 
 Every round measures each gateway in each cell, one after another, each gateway on one core and
 everything else on another. The figures that count are medians over rounds of paired ratios.
-Results go to a JSON file, and as tables to standard output.
+Results go to a JSON file; tables to a Markdown file beside it and to standard output.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def main() -> None:
     results = run(names, count, given.quick)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(report.markdown(results))
+    tables = report.markdown(results)
+    given.out.with_suffix(".md").write_text(tables)
+    print(tables)
     if count < report.ROUNDS_THAT_COUNT:
         say(f"{count} rounds show a direction; figures for others to trust take five")
     if any("failed" in one[report.OURS] for r in results["rounds"] for one in r["cells"].values()):

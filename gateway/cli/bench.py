@@ -18,9 +18,10 @@ from gateway.supervisor.lockfile import lock_path, read_lock
 ROUTE = "/chat/completions"
 
 NEXT_STEPS = {
+    "400": "is it the model's name? 'tollway models' lists the models",
     "401": f"{KEY_VARIABLE} holds no key of this server: 'tollway keys create' makes one",
     "402": "'tollway credits grant' gives the account credit",
-    "404": "'tollway models' lists the models; the base URL of a gateway ends in /v1",
+    "404": "nothing is served there; the base URL of a gateway ends in /v1",
     "413": "use a smaller --prompt-bytes",
     "429": "limits refuse: use fewer --connections, or a key and an account with higher limits",
     "broken off": "the server's log says why",

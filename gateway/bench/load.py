@@ -32,6 +32,8 @@ ANSWER_S: Final = 300.0
 """No answer takes longer: its connection is closed and the answer is wrong."""
 
 PROGRESS_S: Final = 2.0
+CONNECT_S: Final = 10.0
+CONNECT_AT_ONCE: Final = 16
 _TEXT: Final = "Tell a long story about a road, a toll and the people who pay it. "
 
 
@@ -100,10 +102,9 @@ class Run:
         self._parts = urlsplit(plan.url)
         self._request = _request(plan)
         self._judge: Judge = complete if plan.any_words else bench_words
-        self._idle: list[Asker] = []
         self._due: deque[float] = deque()
         self._started = 0.0
-        self._over = asyncio.Event()
+        self._ticking: asyncio.TimerHandle | None = None
 
     async def ask(self, watch: Watch | None = None) -> dict[str, Any]:
         """Ask all of it and return what was measured; ``watch`` sees it every two seconds.
@@ -112,17 +113,14 @@ class Run:
             OSError: the server cannot be reached.
         """
         loop = asyncio.get_running_loop()
-        first = await self._connect()
-        ticking = loop.call_later(PROGRESS_S, self._tick, watch) if watch else None
-        self._ticking = ticking
+        askers = await self._connect_all()
+        self._ticking = loop.call_later(PROGRESS_S, self._tick, watch) if watch else None
         self._started = time.perf_counter()
         try:
             if self.plan.per_second:
-                await self._at_a_rate(first)
+                await self._at_a_rate(askers)
             else:
-                count = min(self.plan.connections, self.plan.requests)
-                rest = [self._closed_loop(None) for _ in range(count - 1)]
-                await asyncio.gather(self._closed_loop(first), *rest)
+                await asyncio.gather(*map(self._closed_loop, askers))
         finally:
             if self._ticking is not None:
                 self._ticking.cancel()
@@ -132,24 +130,34 @@ class Run:
         watch(self.tally)
         self._ticking = asyncio.get_running_loop().call_later(PROGRESS_S, self._tick, watch)
 
+    async def _connect_all(self) -> list[Asker]:
+        """Open all connections, a few at once: a full accept queue would lose some."""
+        count = min(self.plan.connections, self.plan.requests)
+        askers = [await self._connect()]
+        while len(askers) < count:
+            several = min(CONNECT_AT_ONCE, count - len(askers))
+            askers += await asyncio.gather(*(self._connect() for _ in range(several)))
+        return askers
+
     async def _connect(self) -> Asker:
         secure = ssl.create_default_context() if self._parts.scheme == "https" else None
         port = self._parts.port or (443 if secure else 80)
         asker = Asker(self.plan.stream, self.plan.nagle, self.tally)
-        await asyncio.get_running_loop().create_connection(
-            lambda: asker, self._parts.hostname or "127.0.0.1", port, ssl=secure
-        )
+        host = self._parts.hostname or "127.0.0.1"
+        async with asyncio.timeout(CONNECT_S):
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: asker, host, port, ssl=secure)
         return asker
 
     def _more(self) -> bool:
         late = self.plan.seconds and time.perf_counter() - self._started > self.plan.seconds
         return self.tally.left > 0 and not late
 
-    async def _closed_loop(self, asker: Asker | None) -> None:
+    async def _closed_loop(self, asker: Asker) -> None:
         """Ask one request after the other; a server may close a connection between two."""
         while self._more():
             self.tally.left -= 1
-            if asker is None or asker.closed:
+            if asker.closed:
                 try:
                     asker = await self._connect()
                 except OSError as error:
@@ -157,8 +165,7 @@ class Run:
                     self.tally.fail("connection", str(error))
                     return
             await self._one(asker, time.perf_counter())
-        if asker is not None:
-            asker.close()
+        asker.close()
 
     async def _one(self, asker: Asker, started: float) -> None:
         self.tally.begun += 1
@@ -173,16 +180,15 @@ class Run:
         self.tally.total_s.append(answer.total_s)
         self.tally.pieces += answer.pieces()
 
-    async def _at_a_rate(self, first: Asker) -> None:
+    async def _at_a_rate(self, askers: list[Asker]) -> None:
         """Begin requests when they are due; each connection takes the next that waits."""
-        askers = [first, *[await self._connect() for _ in range(self.plan.connections - 1)]]
-        self._started = time.perf_counter()
         wake = asyncio.Semaphore(0)
 
         async def serve(asker: Asker) -> None:
             while True:
                 await wake.acquire()
                 if not self._due:
+                    asker.close()
                     return
                 await self._one(asker, self._due.popleft())
                 if asker.closed:
@@ -199,8 +205,6 @@ class Run:
                 wake.release()
             for _ in askers:
                 wake.release()
-        for asker in askers:
-            asker.close()
 
     def _result(self, seconds: float) -> dict[str, Any]:
         tally = self.tally

@@ -18,6 +18,9 @@ import uvloop
 CHUNKS: Final = 64
 PACE_S: Final = 0.005
 HELD_S: Final = 0.05
+BACKLOG: Final = 4096
+"""A gateway may open hundreds of connections at once; one that is not accepted is lost."""
+
 _WORDS = [f"word{number} " for number in range(CHUNKS)]
 _USAGE = {"prompt_tokens": 10, "completion_tokens": CHUNKS, "total_tokens": 10 + CHUNKS}
 
@@ -125,7 +128,9 @@ class Upstream(asyncio.Protocol):
 
 
 async def _serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(
+        Upstream, "127.0.0.1", port, backlog=BACKLOG
+    )
     async with server:
         await server.serve_forever()
 

@@ -85,7 +85,7 @@ def bench(options: Options, **given: Any) -> None:
         result = uvloop.run(ask(plan, progress))
     except OSError as error:
         raise CommandFailed(
-            f"{plan.url} cannot be reached: {error.strerror or error}; "
+            f"{plan.url} cannot be reached: {error.strerror or str(error) or 'no answer'}; "
             "start the server ('tollway serve') or give its base URL with --url"
         ) from None
     used_s = None if before is None else _used_s(before, _cpu(pid))

@@ -144,7 +144,7 @@ def _ratio_aim(rounds: Rounds, cell: str, rival: str, most: float) -> Aim:
     found = ratio(rounds, cell, rival)
     if found is None:
         return Aim(text, "not measured", None)
-    figure = f"{found:.2f} x" if found >= 0.1 else f"1/{1 / found:.1f}"
+    figure = f"{found:.2f} x" if most >= 0.1 else f"1/{1 / found:.1f}"
     return Aim(text, figure, found <= most)
 
 

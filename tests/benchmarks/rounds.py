@@ -30,6 +30,9 @@ HALF_LOAD = ("tollway", "nginx", "tensorzero", "vllm-router")
 HELD_STREAMS = {"litellm": 32}
 HELD_STREAMS_ELSE = 500
 HALF_LOAD_CONNECTIONS = 64
+HALF_LOAD_TIMES = 2
+"""How many times longer than a cell it lasts: a p99 needs some hundred requests."""
+
 STEP_MS = (35.0, 50.0)
 """Where a first content comes that waited for a delayed acknowledgement (40 ms on Linux)."""
 
@@ -48,7 +51,7 @@ class Cell:
         return f"{self.shape} {self.prompt_bytes // 1000} KB {self.connections}"
 
 
-SMALL, LARGE = 1_024, 102_400
+SMALL, LARGE = 1_000, 100_000
 QUICK = tuple(Cell(shape, SMALL, 16) for shape in SHAPES)
 FULL = tuple(
     Cell(shape, size, connections)
@@ -178,7 +181,7 @@ def one_round(
     for name, one in figures["cells"][BASE.name].items():
         if name in HALF_LOAD and "failed" not in one:
             half = at_half_load(
-                load, by_name[name], by_name[DIRECT], one["per_second"], max(seconds, 1.0)
+                load, by_name[name], by_name[DIRECT], one["per_second"], HALF_LOAD_TIMES * seconds
             )
             figures["half"][name] = half
             if "failed" not in half:

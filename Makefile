@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := gateway policies backends local_engine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev model serve test test-streams check bench bench-rivals rivals fmt locks clean
+.PHONY: help setup dev model serve test test-streams check bench bench-rivals bench-plot rivals \
+	fmt locks clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +26,14 @@ test: setup dev  ## Run the checks and the tests
 test-streams: setup dev  ## 5,000 open streams and 500 slow readers, measured (minutes, a quiet machine)
 	$(BIN)/python -m pytest -m streams tests/e2e $(ARGS)
 
-bench: dev rivals  ## CPU per request against nginx and TensorZero, alternating (Debian, two cores)
+bench: dev rivals  ## Cost against nginx and TensorZero, alternating (two cores, ten minutes; ARGS=--quick)
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)
 
 bench-rivals: dev rivals .bench/vllm-router/.done .bench/litellm/.done  ## The same, with vllm-router and LiteLLM beside
 	$(BIN)/python -m tests.benchmarks.compare --gateways tollway,nginx,tensorzero,vllm-router,litellm $(ARGS)
+
+bench-plot: .bench/plots/.done  ## Draw the last benchmark's results (PICTURE=docs/benchmark.svg)
+	.bench/plots/bin/python -m tests.benchmarks.plot .bench/results.json $(or $(PICTURE),.bench/results.svg)
 
 rivals: .bench/tensorzero/.done
 	@command -v /usr/sbin/nginx >/dev/null || { echo "apt install nginx-light" >&2; exit 1; }
@@ -58,6 +62,7 @@ locks: dev  ## Renew the hashed locks from pyproject.toml
 .bench/tensorzero/.done: REQUIRED = tensorzero==2026.6.0 openai
 .bench/vllm-router/.done: REQUIRED = vllm-router==0.1.17
 .bench/litellm/.done: REQUIRED = litellm[proxy]==1.106.2 prometheus-client
+.bench/plots/.done: REQUIRED = -e .[plots]
 .bench/%/.done:
 	@echo "installing $(REQUIRED) ..."
 	@$(PYTHON) -m venv .bench/$*

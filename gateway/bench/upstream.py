@@ -1,7 +1,8 @@
 """An upstream that costs next to nothing: ``python -m gateway.bench.upstream --port N``.
 
 The model's name chooses the answer: ``whole``, ``burst`` (64 chunks in one write) or ``paced``
-(64 chunks, one every 5 ms). A name that ends in one of these works, too.
+(64 chunks, one every 5 ms), or ``held`` (64 chunks, one every 50 ms: many streams stay open at
+once). A name that ends in one of these works, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import uvloop
 
 CHUNKS: Final = 64
 PACE_S: Final = 0.005
+HELD_S: Final = 0.05
+BACKLOG: Final = 4096
+"""A gateway may open hundreds of connections at once; one that is not accepted is lost."""
+
 _WORDS = [f"word{number} " for number in range(CHUNKS)]
 _USAGE = {"prompt_tokens": 10, "completion_tokens": CHUNKS, "total_tokens": 10 + CHUNKS}
 
@@ -80,7 +85,7 @@ class Upstream(asyncio.Protocol):
         """Begin to read requests."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop has one of its own
         self._parser = httptools.HttpRequestParser(self)
-        self._body = b""
+        self._body: list[bytes] = []
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser."""
@@ -88,39 +93,44 @@ class Upstream(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Start a new body."""
-        self._body = b""
+        self._body = []
 
     def on_body(self, data: bytes) -> None:
         """Collect the body."""
-        self._body += data
+        self._body.append(data)
 
     def on_message_complete(self) -> None:
         """Answer; whatever is no chat request is a look at its health."""
         if not self._body:
             self._transport.write(_HEALTHY)
             return
-        request = json.loads(self._body)
+        request = json.loads(b"".join(self._body))
         model = str(request["model"])
         if not request.get("stream"):
             self._transport.write(_WHOLE)
         elif model.endswith("paced"):
             self._transport.write(_HEAD)
-            self._pace(0)
+            self._pace(0, PACE_S)
+        elif model.endswith("held"):
+            self._transport.write(_HEAD)
+            self._pace(0, HELD_S)
         else:
             self._transport.write(_BURST)
 
-    def _pace(self, number: int) -> None:
+    def _pace(self, number: int, pace_s: float) -> None:
         if self._transport.is_closing():
             return
         if number == CHUNKS:
             self._transport.write(END)
             return
         self._transport.write(PIECES[number])
-        asyncio.get_running_loop().call_later(PACE_S, self._pace, number + 1)
+        asyncio.get_running_loop().call_later(pace_s, self._pace, number + 1, pace_s)
 
 
 async def _serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(
+        Upstream, "127.0.0.1", port, backlog=BACKLOG
+    )
     async with server:
         await server.serve_forever()
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "ledger": ("gateway.cli.money", "ledger_group"),
     "models": ("gateway.cli.models", "models"),
     "chat": ("gateway.cli.models", "chat"),
+    "bench": ("gateway.cli.bench", "bench"),
     "config": ("gateway.cli.inspect", "config_group"),
     "status": ("gateway.cli.inspect", "status"),
     "doctor": ("gateway.cli.inspect", "doctor"),

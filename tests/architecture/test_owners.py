@@ -36,7 +36,6 @@ TASK_OWNERS: dict[str, str] = {
 ENVIRONMENT: dict[str, str] = {
     "gateway/config.py": "the only reader of the gateway's environment",
     "gateway/cli/": "commands are the user's edge",
-    "gateway/bench/load.py": "a process of its own; a key on a command line shows in ps",
     "local_engine/__main__.py": "a process of its own: tells its libraries to stay offline",
     "local_engine/convert.py": "a process of its own: tells its libraries to stay offline",
 }

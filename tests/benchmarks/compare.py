@@ -1,131 +1,140 @@
 """Measures ours against rivals, alternating: ``python -m tests.benchmarks.compare``.
 
-Every round measures each gateway in each shape, one after another, on one core; the figures
-that count are medians over rounds of the paired ratios of CPU time per request.
+Every round measures each gateway in each cell, one after another, each gateway on one core and
+everything else on another. The figures that count are medians over rounds of paired ratios.
+Results go to a JSON file; tables to a Markdown file beside it and to standard output.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import datetime
 import json
 import os
 import platform
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gateway.bench import cost
-from gateway.bench.load import KEY_VARIABLE
+from tests.benchmarks import report
 from tests.benchmarks.gateways import (
+    GATEWAY_CORE,
     GATEWAYS,
+    OTHER_CORE,
     ROOT,
-    SHAPES,
     Running,
     free_port,
+    pin,
     process,
+    version,
 )
+from tests.benchmarks.rounds import DIRECT, FULL, QUICK, loader, one_round, open_streams, say
 
-REQUESTS = {"whole": 2000, "burst": 600, "paced": 160}
-SLOW = {"litellm": 20}
-"""How many times fewer requests a gateway gets that needs that many times longer."""
-
-GATEWAY_CORE, OTHER_CORE = 0, 1
+SECONDS, QUICK_SECONDS, WARM_UP_SECONDS = 1.0, 0.6, 0.2
+LEDGER_PAIRS = 3_200
 
 
 def main() -> None:
     """Run the rounds and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gateways", default="tollway,nginx,tensorzero")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--rounds", type=int, help="5, or 2 with --quick")
+    parser.add_argument("--quick", action="store_true", help="small prompts, few connections")
     parser.add_argument("--out", type=Path, default=ROOT / ".bench" / "results.json")
     given = parser.parse_args()
     names = given.gateways.split(",")
+    unknown = set(names) - set(GATEWAYS)
+    if unknown or report.OURS not in names:
+        parser.error(f"--gateways: choose from {', '.join(GATEWAYS)}, ours always among them")
+    if (os.cpu_count() or 1) < 2:
+        raise SystemExit("the benchmark needs two cores: one for the gateway, one for the rest")
+    count = given.rounds or (2 if given.quick else report.ROUNDS_THAT_COUNT)
+    results = run(names, count, given.quick)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(results, indent=1) + "\n")
+    tables = report.markdown(results)
+    given.out.with_suffix(".md").write_text(tables)
+    print(tables)
+    if count < report.ROUNDS_THAT_COUNT:
+        say(f"{count} rounds show a direction; figures for others to trust take five")
+    if any("failed" in one[report.OURS] for r in results["rounds"] for one in r["cells"].values()):
+        raise SystemExit("ours gave wrong answers: see above")
+
+
+def run(names: list[str], count: int, quick: bool) -> dict[str, Any]:
+    """Start everything, measure it, and return what the JSON file holds."""
+    cells = QUICK if quick else FULL
+    seconds = QUICK_SECONDS if quick else SECONDS
+    memory: dict[str, Any] = {}
+    measured = origin(names)  # now: whoever changes the checkout meanwhile changes nothing here
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)
-        port = free_port()
-        upstream = f"http://127.0.0.1:{port}"
-        words = (sys.executable, "-m", "gateway.bench.upstream", "--port", str(port))
-        child = stack.enter_context(process(*words, folder=folder, env={"PYTHONPATH": str(ROOT)}))
-        wait_for_port(port)
-        pin([child.pid], OTHER_CORE)
+        upstream = start_upstream(stack, folder)
         running = []
         for name in names:
             (folder / name).mkdir()
-            running.append(stack.enter_context(GATEWAYS[name](upstream, folder / name)))
-            pin(running[-1].pids, GATEWAY_CORE)
-            say(f"{name} serves, {cost.rss_bytes(running[-1].pids) / 1e6:.0f} MB")
-        rounds = [one_round(running, number, given) for number in range(given.rounds + 1)][1:]
-    results = {"machine": machine(), "versions": versions(names), "rounds": rounds}
-    given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1))
-    print(table(names, rounds))
-
-
-def one_round(running: list[Running], number: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Measure each gateway in each shape once; round 0 only warms up."""
-    figures: dict[str, Any] = {}
-    for shape in SHAPES:
+            gateway = stack.enter_context(GATEWAYS[name](upstream, folder / name))
+            running.append(gateway)
+            pin(gateway.pids, GATEWAY_CORE)
+            pin(gateway.store, OTHER_CORE)
+            memory[name] = {
+                "idle_bytes": cost.rss_bytes(gateway.pids),
+                "processes": len(gateway.pids),
+            }
+            say(f"{name} serves, {memory[name]['idle_bytes'] / 1e6:.0f} MB")
+        direct = Running(DIRECT, f"{upstream}/v1/chat/completions", "", "", [])
+        load = stack.enter_context(loader())
+        say("warming up")
+        one_round(load, [*running, direct], QUICK, WARM_UP_SECONDS)
+        # Before hundreds of connections were ever open: memory once taken is seldom given back.
         for gateway in running:
-            requests = max(REQUESTS[shape] // SLOW.get(gateway.name, 1), 20)
-            requests = requests if number else max(requests // 10, 20)
-            figures.setdefault(shape, {})[gateway.name] = measure(
-                gateway, shape, requests, given.connections
-            )
-        say(
-            f"round {number} {shape}: "
-            + ", ".join(f"{name} {one['cpu_us']:.0f} us" for name, one in figures[shape].items())
-        )
-    return figures
+            memory[gateway.name]["open"] = open_streams(load, gateway)
+        if cells != QUICK:
+            one_round(load, [*running, direct], cells, WARM_UP_SECONDS)
+        rounds = []
+        for number in range(count):
+            say(f"round {number + 1} of {count}")
+            # The next round starts with another gateway: a drift of the machine hits all alike.
+            order = running[number % len(running) :] + running[: number % len(running)]
+            rounds.append(one_round(load, [*order, direct], cells, seconds))
+    ledger = ledger_rounds(count)
+    return {
+        **measured,
+        "rounds": rounds,
+        "ledger": ledger,
+        "memory": memory,
+        "summary": report.summary(rounds),
+        "aims": [asdict(aim) for aim in report.aims(rounds, ledger)],
+    }
 
 
-def measure(gateway: Running, shape: str, requests: int, connections: int) -> dict[str, Any]:
-    """Ask one gateway and return its CPU microseconds per request and its latencies."""
-    words = [sys.executable, "-m", "gateway.bench.load", "--url", gateway.url]
-    words += ["--model", f"{gateway.prefix}{shape}", "--requests", str(requests)]
-    words += ["--connections", str(connections), *(["--stream"] if shape != "whole" else [])]
-    before = cost.cpu_s(gateway.pids)
-    done = subprocess.run(
-        ["taskset", "-c", str(OTHER_CORE), *words],
-        capture_output=True,
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, KEY_VARIABLE: gateway.key, "PYTHONPATH": str(ROOT)},
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    if result["wrong"]:
-        raise SystemExit(f"{gateway.name} {shape}: wrong answers: {result}")
-    result["cpu_us"] = (cost.cpu_s(gateway.pids) - before) / requests * 1e6
-    return result
+def start_upstream(stack: ExitStack, folder: Path) -> str:
+    """Start the upstream on its core and return its URL."""
+    port = free_port()
+    words = (sys.executable, "-m", "gateway.bench.upstream", "--port", str(port))
+    child = stack.enter_context(process(*words, folder=folder, env={"PYTHONPATH": str(ROOT)}))
+    wait_for_port(port)
+    pin([child.pid], OTHER_CORE)
+    return f"http://127.0.0.1:{port}"
 
 
-def table(names: list[str], rounds: list[dict[str, Any]]) -> str:
-    """Return the medians as Markdown: microseconds, and ours as a ratio of each rival's."""
-    lines = ["| gateway | " + " | ".join(SHAPES) + " |", "|---|" + "---|" * len(SHAPES)]
-    for name in names:
-        cells = []
-        for shape in SHAPES:
-            own = statistics.median(r[shape][name]["cpu_us"] for r in rounds)
-            ratio = statistics.median(
-                r[shape]["tollway"]["cpu_us"] / r[shape][name]["cpu_us"] for r in rounds
-            )
-            cells.append(f"{own:,.0f} us" + (f" (ours {ratio:.2f} x)" if name != "tollway" else ""))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def pin(pids: list[int], core: int) -> None:
-    """Keep processes, with all their threads, on one core."""
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {core})
+def ledger_rounds(count: int) -> list[dict[str, float]]:
+    """Measure reserve and settle beside redis-py, on the gateways' core."""
+    words = ["taskset", "-c", str(GATEWAY_CORE), sys.executable, "-m"]
+    words += ["tests.benchmarks.ledger_cost", "--rounds", str(count), "--pairs", str(LEDGER_PAIRS)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        say(f"reserve and settle could not be measured:\n{done.stderr[-2000:]}")
+        return []
+    found: list[dict[str, float]] = json.loads(done.stdout)
+    return found
 
 
 def wait_for_port(port: int) -> None:
@@ -141,26 +150,33 @@ def wait_for_port(port: int) -> None:
     raise SystemExit("the upstream does not start")
 
 
-def machine() -> dict[str, Any]:
-    """Return what this ran on."""
-    return {"cpus": os.cpu_count(), "platform": platform.platform(), "python": sys.version}
-
-
-def versions(names: list[str]) -> dict[str, str]:
-    """Return the commit and our version."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+def origin(names: list[str]) -> dict[str, Any]:
+    """Return what was measured, where and when."""
     return {
-        "commit": commit.stdout.strip(),
-        "tollway": importlib.metadata.version("tollway"),
-        "gateways": ",".join(names),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {name: version(name) for name in names},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": processor(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+        },
     }
 
 
-def say(text: str) -> None:
-    """Tell how far it has come."""
-    print(text, file=sys.stderr, flush=True)
+def processor() -> str:
+    """Return the processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def git(*words: str) -> str:
+    """Return what git says; nothing outside a checkout."""
+    done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

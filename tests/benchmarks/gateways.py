@@ -1,7 +1,7 @@
 """The gateways that are measured: how each is started in front of the bench's upstream.
 
-Each is a process (tree) of its own, told to use one core. Installed by `make bench-rivals-setup`
-into environments of their own under ``.bench/``.
+Each is a process (tree) of its own, told to use one core. Rivals are installed by `make rivals` and
+`make bench-rivals` into environments of their own under ``.bench/``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -27,6 +27,10 @@ from gateway.bench import cost
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = ROOT / ".bench"
 SHAPES = ("whole", "burst", "paced")
+MODELS = (*SHAPES, "held")
+"""What every gateway is told to serve; the upstream answers by the name."""
+
+GATEWAY_CORE, OTHER_CORE = 0, 1
 START_S = 60.0
 
 
@@ -42,6 +46,9 @@ class Running:
     key: str
     pids: list[int]
     """Its processes, without a database that it uses."""
+
+    store: list[int] = field(default_factory=list)
+    """The database's processes."""
 
 
 def free_port() -> int:
@@ -102,7 +109,7 @@ def tollway(upstream: str, folder: Path) -> Iterator[Running]:
             "id": f"bench/{shape}",
             "endpoints": [{**endpoint, "provider": f"p{n}", "model": shape} for n in range(3)],
         }
-        for shape in SHAPES
+        for shape in MODELS
     ]
     config = folder / "tollway.yaml"
     limits = {"rpm": 10_000_000, "tpm": 2_000_000_000, "concurrency": 100_000}
@@ -121,10 +128,11 @@ def tollway(upstream: str, folder: Path) -> Iterator[Running]:
         *command, "serve", "--port", str(port), *where, folder=folder, env={"PYTHONPATH": str(ROOT)}
     ) as child:
         wait_for(f"http://127.0.0.1:{port}/health/ready", child)
-        pids = [p for p in cost.tree(child.pid) if "valkey" not in _name(p)]
-        yield Running(
-            "tollway", f"http://127.0.0.1:{port}/v1/chat/completions", "bench/", key, pids
-        )
+        everything = cost.tree(child.pid)
+        store = [pid for pid in everything if "valkey" in _name(pid)]
+        pids = [pid for pid in everything if pid not in store]
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        yield Running("tollway", url, "bench/", key, pids, store)
 
 
 @contextmanager
@@ -136,9 +144,11 @@ def nginx(upstream: str, folder: Path) -> Iterator[Running]:
         f"""daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/e.log;
 events {{ worker_connections 4096; }}
 http {{
-  access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
-  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream u {{ server {upstream.removeprefix("http://")}; keepalive 64; }}
+  access_log off;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
+  client_body_buffer_size 256k; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream u {{ server {upstream.removeprefix("http://")}; keepalive 1024; }}
   server {{
     listen 127.0.0.1:{port};
     location / {{
@@ -170,7 +180,7 @@ def tensorzero(upstream: str, folder: Path) -> Iterator[Running]:
     """The Rust gateway, embedded as its Python package starts it; observability off."""
     config = folder / "tz.toml"
     lines = ["[gateway]", "observability.enabled = false"]
-    for shape in SHAPES:
+    for shape in MODELS:
         lines += [
             f"[models.{shape}]",
             'routing = ["up"]',
@@ -231,7 +241,7 @@ def litellm(upstream: str, folder: Path) -> Iterator[Running]:
     params = {"api_base": f"{upstream}/v1", "api_key": "none"}
     models = [
         {"model_name": shape, "litellm_params": {"model": f"openai/{shape}", **params}}
-        for shape in SHAPES
+        for shape in MODELS
     ]
     key = "sk-bench"
     config.write_text(
@@ -248,6 +258,24 @@ def litellm(upstream: str, folder: Path) -> Iterator[Running]:
         yield Running(
             "litellm", f"http://127.0.0.1:{port}/v1/chat/completions", "", key, cost.tree(child.pid)
         )
+
+
+def pin(pids: list[int], core: int) -> None:
+    """Keep processes, with all their threads, on one core."""
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {core})
+
+
+def version(name: str) -> str:
+    """Return a gateway's version as it says it, or as its own environment has it installed."""
+    if name == "nginx":
+        asked = subprocess.run(["/usr/sbin/nginx", "-v"], capture_output=True, text=True)
+        return asked.stderr.strip().rpartition("/")[2]
+    package = {"tollway": sys.executable}.get(name, str(RIVALS / name / "bin/python"))
+    code = f"import importlib.metadata; print(importlib.metadata.version({name!r}))"
+    asked = subprocess.run([package, "-c", code], capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
 
 
 def _name(pid: int) -> str:

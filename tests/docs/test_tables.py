@@ -134,7 +134,7 @@ def test_every_option_of_a_command_is_documented(name: str) -> None:
     """Each option in its command's section, and no other; arguments by name; defaults true."""
     text = section("docs/cli.md", f"## `{name}`")
     options = [p for p in COMMANDS[name].params if isinstance(p, click.Option)]
-    known = {option for param in options for option in param.opts}
+    known = {word for param in options for word in (*param.opts, *param.secondary_opts)}
     assert set(re.findall(r"`(--[a-z-]+)`", text)) - COMMON == known - COMMON
     for param in COMMANDS[name].params:
         if isinstance(param, click.Argument):

@@ -166,6 +166,7 @@ def test_every_command_has_help_and_takes_the_common_options() -> None:
         ("ledger", "verify"),
         ("models",),
         ("chat",),
+        ("bench",),
         ("config", "check"),
         ("status",),
         ("doctor",),

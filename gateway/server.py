@@ -224,9 +224,9 @@ def build(app: ASGIApp, settings: ServerSettings, times: Times | None = None) ->
     return uvicorn.Server(config)
 
 
-def serve(app: ASGIApp, listener: socket.socket, settings: ServerSettings) -> None:
+def serve(app: ASGIApp, listeners: list[socket.socket], settings: ServerSettings) -> None:
     """Serve until SIGTERM or SIGINT; then open streams finish within ``drain_seconds``.
 
     Blocks. What is still open after the grace time is cut and settled.
     """
-    build(app, settings).run(sockets=[listener])
+    build(app, settings).run(sockets=listeners)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from gateway.endpoints import Endpoint
 from gateway.errors import ErrorReply
 from gateway.exchange import Attempt, Exchange, tokens_by_kind
+from gateway.shared_metrics import AllWorkers
 from policies.charging import Outcome
 
 log = logging.getLogger("tollway.access")
@@ -28,9 +30,15 @@ _RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 class Metrics:
     """The metrics of one worker, under the names of ``docs/metrics.md``."""
 
-    def __init__(self) -> None:
-        """Register all of them, in a registry of this worker's own."""
-        self.registry = CollectorRegistry()
+    def __init__(self, shared: Path | None = None) -> None:
+        """Register all of them, in a registry of this worker's own.
+
+        ``shared`` is the folder of all workers' metrics, which are shown instead of one's own.
+        """
+        self.registry = self.shown = CollectorRegistry()
+        if shared is not None:
+            self.shown = CollectorRegistry()
+            self.shown.register(AllWorkers(self.registry, shared))
         own: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter(
             "tollway_requests_total", "Requests ended", ["dialect", "model", "status"], **own
@@ -79,22 +87,30 @@ class Metrics:
         self.rejections = Counter(
             "tollway_rejections_total", "Requests refused before any try", ["reason"], **own
         )
-        self.breaker_open = Gauge(
-            "tollway_breaker_open",
-            "1 while an endpoint is left alone",
-            ["provider", "model"],
-            **own,
-        )
         self.hedges = Counter("tollway_hedges_total", "Hedged requests", ["outcome"], **own)
         self.ledger_seconds = Histogram(
             "tollway_ledger_seconds", "Calls to the ledger", ["op"], buckets=_FAST, **own
         )
-        self.open_holds = Gauge("tollway_ledger_open_holds", "Open holds, all workers", **own)
-        self.open_streams = Gauge("tollway_open_streams", "Requests in this worker", **own)
-        self.queue_depth = Gauge(
-            "tollway_queue_depth", "Requests waiting for a place in this worker", **own
+        self._add_gauges()
+
+    def _add_gauges(self) -> None:
+        # Each worker sees all holds, so that the last look is the truth. What is open adds up;
+        # a breaker or a loop is as bad as the worst worker's. A dead worker has none of these.
+        latest: dict[str, Any] = {"registry": self.registry, "multiprocess_mode": "mostrecent"}
+        total = latest | {"multiprocess_mode": "livesum"}
+        worst = latest | {"multiprocess_mode": "livemax"}
+        self.breaker_open = Gauge(
+            "tollway_breaker_open",
+            "1 while an endpoint is left alone",
+            ["provider", "model"],
+            **worst,
         )
-        self.loop_lag = Gauge("tollway_event_loop_lag_seconds", "How late the last tick was", **own)
+        self.open_holds = Gauge("tollway_ledger_open_holds", "Open holds, all workers", **latest)
+        self.open_streams = Gauge("tollway_open_streams", "Requests being answered", **total)
+        self.queue_depth = Gauge("tollway_queue_depth", "Requests waiting for a place", **total)
+        self.loop_lag = Gauge(
+            "tollway_event_loop_lag_seconds", "How late the last tick was", **worst
+        )
 
     @contextmanager
     def ledger(self, op: str) -> Iterator[None]:
@@ -146,7 +162,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self.shown)
 
 
 def _line(exchange: Exchange, now: float) -> dict[str, Any]:

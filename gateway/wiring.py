@@ -55,6 +55,9 @@ class WorkerConfig:
     announced: Callable[[], bool] = lambda: True
     """Whether the supervisor has told the operator of the start; readiness waits for it."""
 
+    metrics: Path | None = None
+    """The folder of the metrics that all workers share; None for a worker alone."""
+
 
 @asynccontextmanager
 async def running(given: WorkerConfig, times: Times | None = None) -> AsyncIterator[Worker]:
@@ -74,7 +77,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         keys = KeyStore(redis, given.pepper, timeout_s=settings.redis.timeout_s)
         stack.push_async_callback(keys.aclose)
         await _load_functions(ledger)
-        metrics, ticker = Metrics(), Ticker(times.now)
+        metrics, ticker = Metrics(given.metrics), Ticker(times.now)
         endpoints = [
             _endpoint(given, model, position)
             for model in settings.models

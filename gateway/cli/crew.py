@@ -33,8 +33,8 @@ class Crew:
     """What the workers accept from, held here so that nothing is lost while one restarts.
 
     One worker has the port for itself. Of several each has a listener of its own on the port,
-    a Unix socket, by which it alone can be asked whether it is ready, and a part in the metrics
-    that all of them show.
+    the others' for what these leave waiting, a Unix socket, by which it alone can be asked
+    whether it is ready, and a part in the metrics that all of them show.
     """
 
     listeners: tuple[socket.socket, ...]
@@ -79,11 +79,13 @@ class Crew:
         specs = []
         for index, listener in enumerate(self.listeners):
             name = _name(index)
-            sockets = (listener, *self.own[index : index + 1])
-            descriptors = tuple(one.fileno() for one in sockets)
+            descriptors = [one.fileno() for one in (listener, *self.own[index : index + 1])]
+            others = sorted({one.fileno() for one in self.listeners} - {descriptors[0]})
             argv = [sys.executable, "-m", "gateway", "worker", "--name", name, *words]
             for descriptor in descriptors:
                 argv += ["--fd", str(descriptor)]
+            for descriptor in others:
+                argv += ["--other-fd", str(descriptor)]
             specs.append(
                 ChildSpec(
                     name=name,
@@ -91,7 +93,7 @@ class Crew:
                     argv=tuple(argv),
                     env=env,
                     stop_grace_s=stop_grace_s,
-                    pass_fds=descriptors,
+                    pass_fds=(*descriptors, *others),
                     socket=Path(self.own[index].getsockname()) if self.own else None,
                 )
             )

@@ -22,10 +22,19 @@ from gateway.wiring import WorkerConfig
     "--fd", "fds", type=int, required=True, multiple=True, help="A listening socket, inherited."
 )
 @click.option(
+    "--other-fd", "other_fds", type=int, multiple=True, help="Another worker's, inherited."
+)
+@click.option(
     "--engine", "engines", multiple=True, metavar="MODEL=SOCKET", help="A built-in engine."
 )
 @common
-def worker(options: Options, name: str, fds: tuple[int, ...], engines: tuple[str, ...]) -> None:
+def worker(
+    options: Options,
+    name: str,
+    fds: tuple[int, ...],
+    other_fds: tuple[int, ...],
+    engines: tuple[str, ...],
+) -> None:
     """Serve requests on inherited sockets until SIGTERM."""
     configure_logging()
     metrics = config.metrics_dir()
@@ -51,7 +60,9 @@ def worker(options: Options, name: str, fds: tuple[int, ...], engines: tuple[str
     )
     gc.collect()
     gc.freeze()  # what is loaded by now lives as long as the process
-    server.serve(app, [socket.socket(fileno=fd) for fd in fds], settings.server)
+    listeners = [socket.socket(fileno=fd) for fd in fds]
+    others = [socket.socket(fileno=fd) for fd in other_fds]
+    server.serve(app, listeners, settings.server, others)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -172,6 +172,21 @@ async def test_a_killed_worker_takes_only_its_own_streams_with_it(server: Served
     assert metric(server, done) == 2 * STREAMS - lost
 
 
+async def test_nobody_waits_for_a_worker_that_does_not_accept(server: Served) -> None:
+    """What the kernel put into a frozen worker's queue is answered by the other."""
+    frozen, _ = workers_of(server)
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(limits=limits, timeout=20, trust_env=False) as client:
+            ask = [client.get(f"{server.url}/health/live") for _ in range(STREAMS)]
+            answers = await asyncio.gather(*ask)
+        assert all(answer.status_code == 200 for answer in answers)
+        assert connections(server, frozen) == 0
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+
+
 async def test_sigterm_breaks_no_stream_of_any_worker(server: Served) -> None:
     """Both drain: every stream ends as if nothing happened, and all are settled."""
     crowd, workers = crowd_of(server), workers_of(server)

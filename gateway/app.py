@@ -17,9 +17,9 @@ from gateway.body import ClientGone, Upload
 from gateway.clock import Times
 from gateway.errors import BodyTooSlow, ErrorReply, NotOffered, internal, reply_for
 from gateway.ids import REQUEST_ID, request_id, request_id_of
+from gateway.log import log_fault
 from gateway.routes import catalogue, chat, generation, operations
 from gateway.settings import ServerSettings
-from gateway.telemetry import log_fault
 from gateway.wiring import WorkerConfig, running
 
 NOT_OFFERED = {

@@ -34,6 +34,9 @@ DEFAULT_MODEL: Mapping[str, Any] = {
 }
 """Served when there is no configuration file at all."""
 
+METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's variable: set by ``serve`` for its workers, when there are several."""
+
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is written twice: one of the two would be ignored."""
@@ -198,8 +201,14 @@ def models_dir() -> Path:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment for child processes."""
-    return dict(os.environ)
+    """Return the environment for child processes; who shares metrics is ours to say."""
+    return {name: value for name, value in os.environ.items() if name.upper() != METRICS_DIR}
+
+
+def metrics_dir() -> Path | None:
+    """Return the folder of the metrics that all workers share; None for a worker alone."""
+    value = os.environ.get(METRICS_DIR)
+    return Path(value) if value else None
 
 
 def weights_dir(endpoint: EndpointSettings, source: Path | None) -> Path:

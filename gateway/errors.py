@@ -8,7 +8,7 @@
     |- NoRoute             400: the model exists, but no endpoint can honor the request
     |- BodyTooLarge        413
     |- BodyTooSlow         408
-    |- Overloaded          503: this worker is full or draining
+    |- Overloaded          503: this worker is full, too busy or draining
     |- NotOffered          404: a route that this gateway does not have
     `- AllFailed           the last endpoint's error, with those before it
 """
@@ -157,9 +157,10 @@ class BodyTooSlow(GatewayError):
 class Overloaded(GatewayError):
     """This worker takes no more now."""
 
-    def __init__(self, message: str) -> None:
-        """Say why; always retryable."""
-        super().__init__(ErrorReply(503, message, headers={"Retry-After": "1"}))
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        """Say why; always retryable, after some whole seconds."""
+        wait = str(max(1, ceil(retry_after_s)))
+        super().__init__(ErrorReply(503, message, headers={"Retry-After": wait}))
 
 
 class NotOffered(GatewayError):

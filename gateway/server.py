@@ -7,7 +7,7 @@ import fcntl
 import socket
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from typing import Any, Final, cast
@@ -29,6 +29,9 @@ from gateway.settings import ServerSettings
 BACKLOG: Final = 2048
 LOOKS: Final = 30
 """How often a reader is looked at in the time after which it is cut."""
+
+MOST_TAKEN: Final = 100
+"""Connections taken from another worker's queue in one look."""
 
 
 class Connection(HttpToolsProtocol):
@@ -211,8 +214,56 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
 
-def build(app: ASGIApp, settings: ServerSettings, times: Times | None = None) -> uvicorn.Server:
-    """Return the HTTP server for an application; it serves sockets that others bound."""
+class Server(uvicorn.Server):
+    """uvicorn's server, which also takes what waits in the queues of other workers.
+
+    A worker empties its queue at once, so that a connection which is found there in passing
+    belongs to one that is dead, blocked or draining, and would wait for it.
+    """
+
+    def __init__(self, config: uvicorn.Config, others: Sequence[socket.socket]) -> None:
+        """``others`` are the other workers' listeners, non-blocking, which are ours to close."""
+        super().__init__(config)
+        self._others = others
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look into the other queues, ten times a second."""
+        for listener in self._others:
+            await self._take_from(listener)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Hold no queue open: nobody would look into it any more."""
+        for listener in self._others:
+            listener.close()
+        await super().shutdown(sockets)
+
+    async def _take_from(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(MOST_TAKEN):
+            try:
+                connection, _address = listener.accept()
+            except OSError:  # nothing waits, mostly; else its own worker will meet it, too
+                return
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        state = self.lifespan.state
+        return make(config=self.config, server_state=self.server_state, app_state=state)
+
+
+def build(
+    app: ASGIApp,
+    settings: ServerSettings,
+    times: Times | None = None,
+    others: Sequence[socket.socket] = (),
+) -> Server:
+    """Return the HTTP server for an application; it serves sockets that others bound.
+
+    ``others`` are the listeners of the workers beside this one.
+    """
     now = (times or Times()).now
     config = uvicorn.Config(
         app,
@@ -227,12 +278,17 @@ def build(app: ASGIApp, settings: ServerSettings, times: Times | None = None) ->
         timeout_keep_alive=75,
         timeout_graceful_shutdown=ceil(settings.drain_seconds),
     )
-    return uvicorn.Server(config)
+    return Server(config, others)
 
 
-def serve(app: ASGIApp, listener: socket.socket, settings: ServerSettings) -> None:
+def serve(
+    app: ASGIApp,
+    listeners: list[socket.socket],
+    settings: ServerSettings,
+    others: Sequence[socket.socket] = (),
+) -> None:
     """Serve until SIGTERM or SIGINT; then open streams finish within ``drain_seconds``.
 
-    Blocks. What is still open after the grace time is cut and settled.
+    Blocks. What is still open after the grace time is cut and settled. ``others`` as in ``build``.
     """
-    build(app, settings).run(sockets=[listener])
+    build(app, settings, others=others).run(sockets=listeners)

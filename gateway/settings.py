@@ -295,6 +295,12 @@ class ServerSettings(Frozen):
     slow_reader_s: float = Field(30.0, gt=0)
     drain_seconds: float = Field(30.0, gt=0)
     max_streams: int = Field(20_000, gt=0)
+    shed_lag_ms: int = Field(500, gt=0)
+    """A tick that is later than this counts as overload."""
+
+    shed_lag_s: float = Field(2.0, ge=0)
+    """Overload that lasts this long sheds new requests, until it is over for as long."""
+
     output_default_tokens: int = Field(16_384, gt=0)
     retry_base_ms: int = Field(100, gt=0)
     retry_cap_ms: int = Field(2_000, gt=0)

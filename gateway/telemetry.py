@@ -1,34 +1,24 @@
-"""Metrics and the one wide log line per request. No label and no line holds a key or a text.
-
-Both are kept off the request's path: a metric's child is found by one look-up, and the lines of a
-tick are one record and one write.
-"""
+"""Metrics, and what the one line per request says. No label and no line holds a key or a text."""
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from collections.abc import Awaitable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.endpoints import Endpoint
 from gateway.errors import ErrorReply
 from gateway.exchange import Attempt, Exchange
+from gateway.log import AccessLog
+from gateway.shared_metrics import AllWorkers
 from policies.charging import Outcome
-
-log = logging.getLogger("tollway.access")
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5)
 _SLOW = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
-MAX_LINES = 4096
-"""Lines that wait for the next tick; more are written at once."""
-
 T = TypeVar("T")
 M = TypeVar("M", bound=MetricWrapperBase)
 _RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -53,88 +43,73 @@ class Series(Generic[M]):
 class Metrics:
     """The metrics of one worker, under the names of ``docs/metrics.md``."""
 
-    def __init__(self) -> None:
-        """Register all of them, in a registry of this worker's own."""
-        self.registry = CollectorRegistry()
+    def __init__(self, shared: Path | None = None) -> None:
+        """Register all of them, in a registry of this worker's own.
+
+        ``shared`` is the folder of all workers' metrics, which are shown instead of one's own.
+        """
         self.access = AccessLog()
-        own: dict[str, Any] = {"registry": self.registry}
-        self.requests = Series(
-            Counter(
-                "tollway_requests_total", "Requests ended", ["dialect", "model", "status"], **own
-            )
+        self.registry = self.shown = CollectorRegistry()
+        if shared is not None:
+            self.shown = CollectorRegistry()
+            self.shown.register(AllWorkers(self.registry, shared))
+        count, measure = self._counter, self._histogram
+        self.requests = count("requests_total", "Requests ended", "dialect", "model", "status")
+        self.attempts = count(
+            "attempts_total", "Tries of an endpoint", "provider", "model", "outcome"
         )
-        self.attempts = Series(
-            Counter(
-                "tollway_attempts_total",
-                "Tries of an endpoint",
-                ["provider", "model", "outcome"],
-                **own,
-            )
+        self.first_token = measure(
+            "first_token_seconds",
+            "From a try's start to its first content",
+            _SLOW,
+            "provider",
+            "model",
         )
-        self.first_token = Series(
-            Histogram(
-                "tollway_first_token_seconds",
-                "From a try's start to its first content",
-                ["provider", "model"],
-                buckets=_SLOW,
-                **own,
-            )
-        )
-        self.request_seconds = Series(
-            Histogram("tollway_request_seconds", "Whole requests", ["model"], buckets=_SLOW, **own)
-        )
-        self.output_rate = Series(
-            Histogram(
-                "tollway_output_tokens_per_second",
-                "Output tokens a second after the first",
-                ["provider", "model"],
-                buckets=_RATES,
-                **own,
-            )
+        self.request_seconds = measure("request_seconds", "Whole requests", _SLOW, "model")
+        self.output_rate = measure(
+            "output_tokens_per_second",
+            "Output tokens a second after the first",
+            _RATES,
+            "provider",
+            "model",
         )
         self.overhead = Histogram(
             "tollway_overhead_seconds",
             "From the request to the first try: authentication, plan, ledger",
             buckets=_FAST,
-            **own,
+            registry=self.registry,
         )
-        self.tokens = Series(
-            Counter("tollway_tokens_total", "Tokens billed", ["provider", "model", "kind"], **own)
+        self.tokens = count("tokens_total", "Tokens billed", "provider", "model", "kind")
+        self.charge = count("charge_nanodollars_total", "Charged to accounts", "model")
+        self.cost = count("cost_nanodollars_total", "Upstream cost", "provider", "model", "won")
+        self.rejections = count("rejections_total", "Requests refused before any try", "reason")
+        self.hedges = count("hedges_total", "Hedged requests", "outcome")
+        self.ledger_seconds = measure("ledger_seconds", "Calls to the ledger", _FAST, "op")
+        self._add_gauges()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Series[Counter]:
+        return Series(Counter(f"tollway_{name}", text, labels, registry=self.registry))
+
+    def _histogram(
+        self, name: str, text: str, buckets: Sequence[float], *labels: str
+    ) -> Series[Histogram]:
+        metric = Histogram(f"tollway_{name}", text, labels, buckets=buckets, registry=self.registry)
+        return Series(metric)
+
+    def _add_gauges(self) -> None:
+        # Each worker sees all holds, so that the last look is the truth. What is open adds up;
+        # a breaker or a loop is as bad as the worst worker's. A dead worker has none of these.
+        latest: dict[str, Any] = {"registry": self.registry, "multiprocess_mode": "mostrecent"}
+        total = latest | {"multiprocess_mode": "livesum"}
+        worst = latest | {"multiprocess_mode": "livemax"}
+        text, labels = "1 while an endpoint is left alone", ["provider", "model"]
+        self.breaker_open = Series(Gauge("tollway_breaker_open", text, labels, **worst))
+        self.open_holds = Gauge("tollway_ledger_open_holds", "Open holds, all workers", **latest)
+        self.open_streams = Gauge("tollway_open_streams", "Requests being answered", **total)
+        self.queue_depth = Gauge("tollway_queue_depth", "Requests waiting for a place", **total)
+        self.loop_lag = Gauge(
+            "tollway_event_loop_lag_seconds", "How late the last tick was", **worst
         )
-        self.charge = Series(
-            Counter("tollway_charge_nanodollars_total", "Charged to accounts", ["model"], **own)
-        )
-        self.cost = Series(
-            Counter(
-                "tollway_cost_nanodollars_total",
-                "Upstream cost",
-                ["provider", "model", "won"],
-                **own,
-            )
-        )
-        self.rejections = Series(
-            Counter(
-                "tollway_rejections_total", "Requests refused before any try", ["reason"], **own
-            )
-        )
-        self.breaker_open = Series(
-            Gauge(
-                "tollway_breaker_open",
-                "1 while an endpoint is left alone",
-                ["provider", "model"],
-                **own,
-            )
-        )
-        self.hedges = Counter("tollway_hedges_total", "Hedged requests", ["outcome"], **own)
-        self.ledger_seconds = Series(
-            Histogram("tollway_ledger_seconds", "Calls to the ledger", ["op"], buckets=_FAST, **own)
-        )
-        self.open_holds = Gauge("tollway_ledger_open_holds", "Open holds, all workers", **own)
-        self.open_streams = Gauge("tollway_open_streams", "Requests in this worker", **own)
-        self.queue_depth = Gauge(
-            "tollway_queue_depth", "Requests waiting for a place in this worker", **own
-        )
-        self.loop_lag = Gauge("tollway_event_loop_lag_seconds", "How late the last tick was", **own)
 
     async def ledger(self, op: str, call: Awaitable[T]) -> T:
         """Time one call to the ledger."""
@@ -184,30 +159,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
-
-
-class AccessLog:
-    """The lines of requests that ended, written at the next tick.
-
-    A worker that is killed loses those of its last quarter of a second; money is not in them.
-    """
-
-    def __init__(self) -> None:
-        """No line waits."""
-        self._lines: list[tuple[float, dict[str, Any]]] = []
-
-    def add(self, fields: dict[str, Any]) -> None:
-        """Keep a line."""
-        self._lines.append((time.time(), fields))
-        if len(self._lines) >= MAX_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write all that wait, as one record."""
-        lines, self._lines = self._lines, []
-        if lines:
-            log.info("request", extra={"lines": lines})
+        return generate_latest(self.shown)
 
 
 def _line(exchange: Exchange, now: float) -> dict[str, Any]:
@@ -232,41 +184,3 @@ def _line(exchange: Exchange, now: float) -> dict[str, Any]:
         "charge_nanodollars": bill.cost.charge_nanodollars if bill else 0,
         "error": exchange.error,
     }
-
-
-def log_fault(error: Exception, request_id: str) -> None:
-    """Log a fault of our own with its trace."""
-    log.error("a handler failed", exc_info=error, extra={"fields": {"request_id": request_id}})
-
-
-class JSONFormatter(logging.Formatter):
-    """One JSON object per line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write the record; ``extra={"fields": {...}}`` adds to it.
-
-        ``extra={"lines": [(unix seconds, fields), ...]}`` makes it that many lines.
-        """
-        given = getattr(record, "lines", None) or ((record.created, getattr(record, "fields", {})),)
-        return "\n".join(self._line(record, at, fields) for at, fields in given)
-
-    def _line(self, record: logging.LogRecord, at: float, fields: dict[str, Any]) -> str:
-        line: dict[str, Any] = {
-            "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **fields,
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
-
-
-def configure_logging(level: int = logging.INFO) -> None:
-    """Send this process's logs to standard error, a JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("httpcore").setLevel(logging.WARNING)

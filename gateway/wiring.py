@@ -19,6 +19,7 @@ from gateway.clock import TICK_S, Ticker, Times
 from gateway.dispatch import Dispatcher, Parts
 from gateway.endpoints import Breaker, Endpoint, EndpointTable
 from gateway.health import Health
+from gateway.overload import Overload
 from gateway.settings import CAPABILITIES, EndpointSettings, ModelSettings, Settings
 from gateway.telemetry import Metrics
 from gateway.worker import Worker
@@ -54,6 +55,9 @@ class WorkerConfig:
     announced: Callable[[], bool] = lambda: True
     """Whether the supervisor has told the operator of the start; readiness waits for it."""
 
+    metrics: Path | None = None
+    """The folder of the metrics that all workers share; None for a worker alone."""
+
 
 @asynccontextmanager
 async def running(given: WorkerConfig, times: Times | None = None) -> AsyncIterator[Worker]:
@@ -73,7 +77,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         keys = KeyStore(redis, given.pepper, timeout_s=settings.redis.timeout_s)
         stack.push_async_callback(keys.aclose)
         await _load_functions(ledger)
-        metrics, ticker = Metrics(), Ticker(times.now)
+        metrics, ticker = Metrics(given.metrics), Ticker(times.now)
         stack.callback(metrics.access.flush)
         endpoints = [
             _endpoint(given, model, position)
@@ -114,6 +118,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             dispatcher=Dispatcher(parts),
             metrics=metrics,
             health=health,
+            overload=Overload(settings.server, times.now()),
         )
         _start_periodic(worker, cashier)
         yield worker
@@ -145,13 +150,10 @@ async def _load_functions(ledger: Ledger) -> None:
 def _start_periodic(worker: Worker, cashier: Cashier) -> None:
     ledger, settings, background = worker.ledger, worker.settings.ledger, worker.background
     sweeper = Sweeper(ledger)
-    last = worker.times.now()
 
     async def tick() -> None:
-        nonlocal last
-        now = worker.times.now()
-        worker.metrics.loop_lag.set(max(0.0, now - last - TICK_S))
-        last = now
+        worker.metrics.loop_lag.set(worker.overload.tick(worker.times.now()))
+        worker.metrics.open_streams.set(len(worker.ticker))
         await worker.ticker.tick()
         worker.metrics.access.flush()
 

@@ -14,11 +14,11 @@ from gateway.body import Bodies
 from gateway.clock import Ticker, Times
 from gateway.dispatch import Dispatcher
 from gateway.endpoints import EndpointTable
-from gateway.errors import Overloaded
 from gateway.event_stream import StreamReply, WholeReply
 from gateway.exchange import Exchange
 from gateway.health import Health
 from gateway.ids import generation_id
+from gateway.overload import Overload
 from gateway.settings import Settings
 from gateway.telemetry import Metrics
 from policies.ledger.client import Ledger
@@ -39,15 +39,15 @@ class Worker:
     dispatcher: Dispatcher
     metrics: Metrics
     health: Health
+    overload: Overload
 
     def check_room(self) -> None:
-        """Refuse before the body is read when this worker is full.
+        """Refuse before the key is looked up and the body read when this worker has no room.
 
         Raises:
-            Overloaded: it is.
+            Overloaded: it is full, or its event loop has been late for too long.
         """
-        if len(self.ticker) >= self.settings.server.max_streams:
-            raise Overloaded("this worker is full; try again in a moment")
+        self.overload.check(len(self.ticker))
 
     def answer(self, decoded: Decoded, caller: Caller, request_id: str) -> ASGIApp:
         """Return the responder for one decoded request."""

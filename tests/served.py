@@ -64,6 +64,7 @@ class Served:
 
     data: Path
     config: Path | None = None
+    workers: int = 1
     process: subprocess.Popen[bytes] | None = None
     seen: set[int] = field(default_factory=set)
 
@@ -80,6 +81,7 @@ class Served:
         """Start it, wait until it is ready, and return what it printed by then."""
         words = ["serve", "--port", "0", "--data", str(self.data)]
         words += ["--config", str(self.config)] if self.config else []
+        words += ["--workers", str(self.workers)] if self.workers > 1 else []
         self.data.parent.mkdir(exist_ok=True)
         with self._out.open("wb") as out, self._err.open("ab") as err:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - spawning takes no time

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,33 +16,28 @@ from gateway import __version__, config
 from gateway.cli.common import (
     CommandFailed,
     Options,
-    base_url,
     common,
     opened,
     pepper,
     redis_url,
     run,
 )
+from gateway.cli.crew import Crew, listening
+from gateway.log import configure_logging
 from gateway.settings import ModelSettings, Settings
 from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.claim import claim_data_folder
 from gateway.supervisor.groups import valkey_group
 from gateway.supervisor.lockfile import LockFile, prepare_data_dir
 from gateway.supervisor.settings import SupervisorSettings
-from gateway.supervisor.sockets import (
-    bind_listener,
-    engine_socket_name,
-    short_socket_path,
-)
+from gateway.supervisor.sockets import engine_socket_name, short_socket_path
 from gateway.supervisor.tree import Group, Hooks, Supervisor
-from gateway.telemetry import configure_logging
 from policies.ledger.keys import NewKey
 
 log = logging.getLogger("tollway")
 
 POLL_S = 0.1
 PROGRESS_S = 2.0
-PROBE_S = 5.0
 
 
 @click.command()
@@ -56,10 +51,10 @@ PROBE_S = 5.0
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, 1),
+    type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Worker processes; more than one is not offered in this version.",
+    help="Worker processes that share the port; a good number is that of the cores.",
 )
 @common
 def serve(options: Options, host: str, port: int, workers: int) -> None:
@@ -68,19 +63,18 @@ def serve(options: Options, host: str, port: int, workers: int) -> None:
     The first start prints an API key with one dollar of credit, once. Ctrl-C drains: open
     streams finish, money settles, everything stops; a second Ctrl-C ends at once.
     """
-    del workers
     configure_logging()
-    raise SystemExit(run(_serve(options, host, port)))
+    raise SystemExit(run(_serve(options, host, port, workers)))
 
 
-async def _serve(options: Options, host: str, port: int) -> int:
+async def _serve(options: Options, host: str, port: int, workers: int) -> int:
     settings = options.settings()
     _check(settings, options.config)
     data = prepare_data_dir(options.data)
     async with claim_data_folder(data) as lock:
-        with bind_listener(host, port) as listener:
-            house = House(options, settings, data, listener, host, lock)
-            lock.update(host=host, port=house.port, versions={"tollway": __version__})
+        with listening(host, port, workers, data) as crew:
+            house = House(options, settings, data, crew, lock)
+            lock.update(host=host, port=crew.port, versions={"tollway": __version__})
             return await house.supervisor().run()
 
 
@@ -110,20 +104,9 @@ class House:
     options: Options
     settings: Settings
     data: Path
-    listener: socket.socket
-    host: str
+    crew: Crew
     lock: LockFile
     env: dict[str, str] = field(default_factory=config.child_environment)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self.listener.getsockname()[1])
-
-    @property
-    def url(self) -> str:
-        """Where a client on this machine reaches it."""
-        return base_url(self.host, self.port)
 
     @property
     def redis_url(self) -> str:
@@ -136,9 +119,11 @@ class House:
         engines = tuple(self._engine(model) for model in self._local_models())
         if engines:
             groups.append(Group("engines", engines))
-        groups.append(Group("workers", (self._worker(),), on_ready=self._announce))
         bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
-        hooks = Hooks(on_drain=self.listener.close, on_hangup=_no_reload)
+        workers = self.crew.specs(self._worker_words(), self.env, bounds.worker_stop_grace_s)
+        groups.append(Group("workers", workers, on_ready=self._announce))
+        crew = self.crew
+        hooks = Hooks(on_drain=crew.close, on_hangup=_no_reload, on_end=crew.ended)
         return Supervisor(groups, self.lock, settings=bounds, hooks=hooks)
 
     @property
@@ -171,23 +156,13 @@ class House:
     def _engine_socket(self, model: ModelSettings) -> Path:
         return short_socket_path(self.data, engine_socket_name(model.id))
 
-    def _worker(self) -> ChildSpec:
+    def _worker_words(self) -> list[str]:
         source = self.options.config
-        descriptor = self.listener.fileno()
-        argv = [sys.executable, "-m", "gateway", "worker", "--data", str(self.data)]
-        argv += ["--fd", str(descriptor)]
-        argv += ["--config", str(source.absolute())] if source is not None else []
+        words = ["--data", str(self.data)]
+        words += ["--config", str(source.absolute())] if source is not None else []
         for model in self._local_models():
-            argv += ["--engine", f"{model.id}={self._engine_socket(model)}"]
-        bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
-        return ChildSpec(
-            name="worker-1",
-            role="worker",
-            argv=tuple(argv),
-            env=self.env,
-            stop_grace_s=bounds.worker_stop_grace_s,
-            pass_fds=(descriptor,),
-        )
+            words += ["--engine", f"{model.id}={self._engine_socket(model)}"]
+        return words
 
     async def _announce(self) -> None:
         """Wait until everything serves, print the first key once, then be ready."""
@@ -202,38 +177,36 @@ class House:
     async def _until_ready(self) -> None:
         loop = asyncio.get_running_loop()
         next_word = loop.time() + PROGRESS_S
-        async with httpx.AsyncClient(trust_env=False, timeout=PROBE_S) as client:
-            while True:
-                waiting = await self._waiting_for(client)
-                if not waiting:
-                    return
-                if loop.time() >= next_word:
-                    next_word = loop.time() + PROGRESS_S
-                    click.echo(f"starting: {waiting}", err=True)
-                await asyncio.sleep(POLL_S)
+        async with AsyncExitStack() as stack:
+            for name, client in await self.crew.probes(stack):
+                while waiting := await self._waiting_for(name, client):
+                    if loop.time() >= next_word:
+                        next_word = loop.time() + PROGRESS_S
+                        click.echo(f"starting: {waiting}", err=True)
+                    await asyncio.sleep(POLL_S)
 
-    async def _waiting_for(self, client: httpx.AsyncClient) -> str:
+    async def _waiting_for(self, name: str, client: httpx.AsyncClient) -> str:
         try:
-            answer = await client.get(f"{self.url}/health/ready")
+            answer = await client.get("/health/ready")
             checks = answer.json()["checks"]
         except (httpx.HTTPError, ValueError, KeyError):
-            return "the worker"
+            return name
         late = [f"{name} is {state}" for name, state in checks.items() if state != "ok"]
         return ", ".join(word for word in late if not word.startswith("supervisor "))
 
     def _greeting(self, key: NewKey | None) -> tuple[dict[str, object], str]:
         """Return what the operator is told, for programs and for people."""
-        lines = [f"Tollway {__version__} serves {self.url}/v1 (Ctrl-C stops it)"]
+        lines = [f"Tollway {__version__} serves {self.crew.url}/v1 (Ctrl-C stops it)"]
         if key is None:
             lines.append("Make a key with: tollway keys create --account NAME --credit USD")
-            return {"url": self.url}, "\n".join(lines)
+            return {"url": self.crew.url}, "\n".join(lines)
         local = self._local_models() or list(self.settings.models)
         body = (
             f'{{"model":"{local[0].id}","stream":true,"temperature":0,'
             '"messages":[{"role":"user","content":"What is the capital of France?"}]}'
         )
         command = (
-            f"curl -N {self.url}/v1/chat/completions -H 'Authorization: Bearer {key.text}' "
+            f"curl -N {self.crew.url}/v1/chat/completions -H 'Authorization: Bearer {key.text}' "
             f"-H 'Content-Type: application/json' -d '{body}'"
         )
         lines += [
@@ -244,7 +217,7 @@ class House:
             "Try it:",
             command,
         ]
-        document = {"url": self.url, "account": key.record.account, "key": key.text}
+        document = {"url": self.crew.url, "account": key.record.account, "key": key.text}
         return {**document, "try": command}, "\n".join(lines)
 
 

@@ -8,23 +8,38 @@ from pathlib import Path
 
 import click
 
-from gateway import server
+from gateway import config, server, shared_metrics
 from gateway.app import create_app
 from gateway.cli.common import Options, common, pepper, redis_url
+from gateway.log import configure_logging
 from gateway.supervisor.lockfile import lock_path, read_lock
-from gateway.telemetry import configure_logging
 from gateway.wiring import WorkerConfig
 
 
 @click.command(hidden=True)
-@click.option("--fd", type=int, required=True, help="The listening socket, inherited.")
+@click.option("--name", required=True, help="The worker's own, among those that share a port.")
+@click.option(
+    "--fd", "fds", type=int, required=True, multiple=True, help="A listening socket, inherited."
+)
+@click.option(
+    "--other-fd", "other_fds", type=int, multiple=True, help="Another worker's, inherited."
+)
 @click.option(
     "--engine", "engines", multiple=True, metavar="MODEL=SOCKET", help="A built-in engine."
 )
 @common
-def worker(options: Options, fd: int, engines: tuple[str, ...]) -> None:
-    """Serve requests on an inherited socket until SIGTERM."""
+def worker(
+    options: Options,
+    name: str,
+    fds: tuple[int, ...],
+    other_fds: tuple[int, ...],
+    engines: tuple[str, ...],
+) -> None:
+    """Serve requests on inherited sockets until SIGTERM."""
     configure_logging()
+    metrics = config.metrics_dir()
+    if metrics is not None:
+        shared_metrics.share(name)
     settings = options.settings()
     lock = lock_path(Path(options.data).absolute())
 
@@ -40,11 +55,14 @@ def worker(options: Options, fd: int, engines: tuple[str, ...]) -> None:
             pepper=pepper(options.data),
             engines=dict(_pair(engine) for engine in engines),
             announced=announced,
+            metrics=metrics,
         )
     )
     gc.collect()
     gc.freeze()  # what is loaded by now lives as long as the process
-    server.serve(app, socket.socket(fileno=fd), settings.server)
+    listeners = [socket.socket(fileno=fd) for fd in fds]
+    others = [socket.socket(fileno=fd) for fd in other_fds]
+    server.serve(app, listeners, settings.server, others)
 
 
 def _pair(text: str) -> tuple[str, str]:

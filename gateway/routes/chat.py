@@ -16,7 +16,7 @@ from litestar.types import ASGIApp
 
 from backends.wire.openai_request import decode_request
 from gateway.ids import request_id_of
-from gateway.routes.guard import caller_of, require_key
+from gateway.routes.guard import caller_of, require_key, require_room
 from gateway.worker import Worker
 
 
@@ -53,7 +53,7 @@ class ChatOperation(Operation):
 
 @post(
     ["/v1/chat/completions", "/api/v1/chat/completions"],
-    guards=[require_key],
+    guards=[require_room, require_key],
     status_code=200,
     summary="Chat completion",
     description="OpenAI's Chat Completions, whole or streamed. See docs/api.md.",
@@ -62,7 +62,6 @@ class ChatOperation(Operation):
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer one chat request."""
     worker: Worker = request.app.state.worker
-    worker.check_room()
     async with worker.bodies.read(request.receive) as body:
         decoded = decode_request(body)
         del body

@@ -1,4 +1,4 @@
-"""Authentication, bound to handlers: a route names this guard or is open to everyone."""
+"""Who and how many may come in, bound to handlers: a route names these guards or is open."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from litestar.handlers import BaseRouteHandler
 
 from gateway.auth import Caller
 from gateway.worker import Worker
+
+
+def require_room(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Let nobody in while this worker has no room; name it first, for it costs nothing.
+
+    Raises:
+        Overloaded: it has none.
+    """
+    worker: Worker = connection.app.state.worker
+    worker.check_room()
 
 
 async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

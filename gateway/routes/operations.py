@@ -28,7 +28,7 @@ async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
 
 @get("/metrics", summary="Prometheus metrics", media_type="text/plain")
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """This worker's metrics, and the engines'."""
+    """The workers' metrics, whichever is asked, and the engines'."""
     worker: Worker = request.app.state.worker
     worker.metrics.open_streams.set(len(worker.ticker))
     text = worker.metrics.text() + await worker.health.engine_metrics()

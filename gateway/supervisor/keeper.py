@@ -27,6 +27,7 @@ class Keeper:
         settings: SupervisorSettings,
         runtime: Runtime,
         on_change: Callable[[], None],
+        on_end: Callable[[str], None] | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -35,12 +36,14 @@ class Keeper:
             settings: Delays and bounds.
             runtime: Time and chance.
             on_change: Called after each start and each end of the process.
+            on_end: Called with the child's name after each end, and before the next start.
         """
         self.spec = spec
         self.tried = asyncio.Event()
         self._settings = settings
         self._runtime = runtime
         self._on_change = on_change
+        self._on_end = on_end
         self._backoff = Backoff(settings, runtime.chance)
         self._child: Child | None = None
         self._retired = False
@@ -102,6 +105,8 @@ class Keeper:
         status = await child.wait()
         self._child = None
         self._on_change()
+        if self._on_end is not None:
+            self._on_end(self.spec.name)
         how = f"by signal {-status}" if status < 0 else f"with exit code {status}"
         return f"{self.spec.name} (pid {child.pid}) ended {how}"
 

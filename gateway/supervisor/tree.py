@@ -57,10 +57,13 @@ class Hooks:
         on_drain: Called once as the drain begins, before any child is asked to stop: the
             place to close the listener.
         on_hangup: Called at each SIGHUP.
+        on_end: Called with a child's name when its process has ended, whatever the reason and
+            before it is started again.
     """
 
     on_drain: Callable[[], None] | None = None
     on_hangup: Callable[[], None] | None = None
+    on_end: Callable[[str], None] | None = None
 
 
 @dataclass(slots=True)
@@ -221,7 +224,8 @@ class Supervisor:
             running = _Running(group)
             self._running.append(running)
             for spec in group.children:
-                keeper = Keeper(spec, self._settings, self._runtime, self._record)
+                bounds, runtime, on_end = self._settings, self._runtime, self._hooks.on_end
+                keeper = Keeper(spec, bounds, runtime, self._record, on_end)
                 running.keepers.append(keeper)
                 self._own(keeper.run()).add_done_callback(self._on_keeper_done)
             for keeper in running.keepers:

@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from gateway.telemetry import JSONFormatter
+from gateway.log import JSONFormatter
 from policies.ledger.keys import _checksum, parse_key
 from tests.gateway.upstreams import refusal, silence, upstream
 from tests.gateway_harness import Clock, Gateway, fake, model, running, settings, until

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.health import Health, merged
-from gateway.telemetry import JSONFormatter
+from gateway.log import JSONFormatter
 from tests.gateway_harness import FREE, Gateway, fake, model, running, settings
 from tests.valkey_server import ValkeyServer
 

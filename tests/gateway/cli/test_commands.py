@@ -77,7 +77,8 @@ def test_failures_are_one_json_line_and_exit_1(tmp_path: Path) -> None:
         ("keys", "create", "--account", "a", "--rpm", "0"),
         ("keys", "create", "--account", "a", "--expires", "2001-01-01"),
         ("keys", "create", "--account", "a", "--credit", "0.0000000001"),
-        ("serve", "--workers", "2"),
+        ("serve", "--workers", "0"),
+        ("serve", "--workers", "65"),
         ("nonsense",),
     ],
 )

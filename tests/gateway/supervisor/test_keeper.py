@@ -60,7 +60,9 @@ async def test_dying_child_is_started_again_with_growing_pauses(
     time = FakeTime(pauses=7)
     changes: list[int] = []
     spec = replace(child_spec("worker-1"), argv=program)
-    keeper = Keeper(spec, SupervisorSettings(), time.runtime(), lambda: changes.append(1))
+    ended: list[str] = []
+    bounds, changed = SupervisorSettings(), lambda: changes.append(1)
+    keeper = Keeper(spec, bounds, time.runtime(), changed, ended.append)
     await keep_until_done(keeper, time.done)
     assert time.slept_s == [0.5, 1, 2, 4, 8, 10, 10]
     assert keeper.is_failing()
@@ -72,6 +74,7 @@ async def test_dying_child_is_started_again_with_growing_pauses(
     if program[0] == "/bin/sh":
         assert "with exit code 7" in errors[0]
         assert len(changes) == 14
+        assert ended == ["worker-1"] * 7
 
 
 async def test_killed_child_is_started_again(

@@ -1,4 +1,4 @@
-"""Socket paths that the kernel accepts, and the listener that workers share."""
+"""Socket paths that the kernel accepts, and the listeners of workers that share a port."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from gateway.supervisor.errors import ListenerFailed, SocketPathTooLong
+from gateway.supervisor.errors import DataFolderUnusable, ListenerFailed, SocketPathTooLong
 from gateway.supervisor.sockets import (
     MAX_SOCKET_PATH_BYTES,
     bind_listener,
+    bind_listeners,
+    bind_unix_listener,
     engine_socket_name,
     remove_short_folder,
     short_socket_path,
+    worker_socket_name,
 )
 
 
@@ -91,6 +95,67 @@ def test_taken_port_is_an_error_that_names_the_option() -> None:
         port = first.getsockname()[1]
         with pytest.raises(ListenerFailed, match=f"port {port} on '127.0.0.1' is taken.*--port"):
             bind_listener("127.0.0.1", port)
+
+
+def accepted(listener: socket.socket) -> int:
+    """Take everything that waits in one queue."""
+    count = 0
+    while True:
+        try:
+            listener.accept()[0].close()
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+def test_each_worker_has_a_queue_of_its_own_on_the_same_port() -> None:
+    """Connections are spread over all of them, and none is lost."""
+    listeners = bind_listeners("127.0.0.1", 0, 3)
+    address = listeners[0].getsockname()
+    assert {listener.getsockname() for listener in listeners} == {address}
+    assert all(one.get_inheritable() and not one.getblocking() for one in listeners)
+    with ExitStack() as clients:
+        for _ in range(300):
+            clients.enter_context(socket.create_connection(address, timeout=10))
+        waiting = [accepted(listener) for listener in listeners]
+    assert sum(waiting) == 300
+    assert min(waiting) > 50
+    for listener in listeners:
+        listener.close()
+
+
+def test_one_worker_has_its_port_alone() -> None:
+    """No option opens the port to others."""
+    (only,) = bind_listeners("127.0.0.1", 0, 1)
+    with only:
+        assert not only.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+
+
+@pytest.mark.parametrize("held", [1, 2])
+@pytest.mark.parametrize("wanted", [1, 2])
+def test_no_two_servers_share_a_port(held: int, wanted: int) -> None:
+    """Another server of the same user is refused, although both let their workers share."""
+    listeners = bind_listeners("127.0.0.1", 0, held)
+    port = listeners[0].getsockname()[1]
+    with pytest.raises(ListenerFailed, match=f"port {port} on '127.0.0.1' is taken.*--port"):
+        bind_listeners("127.0.0.1", port, wanted)
+    for listener in listeners:
+        listener.close()
+    for listener in bind_listeners("127.0.0.1", port, wanted):
+        listener.close()
+
+
+def test_a_unix_listener_takes_the_place_of_one_left_behind(data_dir: Path) -> None:
+    """Only its owner may connect; a path that cannot be had is an error that names the option."""
+    data_dir.mkdir()
+    path = data_dir / worker_socket_name("worker-1")
+    bind_unix_listener(path).close()
+    with bind_unix_listener(path) as listener, socket.socket(socket.AF_UNIX) as client:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        client.connect(str(path))
+        assert accepted(listener) == 1
+    with pytest.raises(DataFolderUnusable, match="--data"):
+        bind_unix_listener(data_dir / "none" / "worker-1.sock")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])

@@ -29,14 +29,14 @@ class Series(Generic[M]):
 
     def __init__(self, metric: M) -> None:
         """No child yet."""
-        self._metric = metric
+        self.metric = metric
         self._children: dict[tuple[str | int, ...], M] = {}
 
     def __call__(self, *values: str | int) -> M:
         """Return the child of some label values; the values must be few, and ours."""
         child = self._children.get(values)
         if child is None:
-            child = self._children[values] = self._metric.labels(*values)
+            child = self._children[values] = self.metric.labels(*values)
         return child
 
 

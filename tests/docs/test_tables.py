@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 import pytest
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -150,8 +150,9 @@ def test_every_option_of_a_command_is_documented(name: str) -> None:
 def test_every_metric_of_a_worker_is_documented_with_its_labels() -> None:
     """Names, labels and types; and the engine's beside them."""
     found = {}
-    for metric in vars(Metrics()).values():
-        if isinstance(metric, CollectorRegistry):
+    for part in vars(Metrics()).values():
+        metric = getattr(part, "metric", part)
+        if not isinstance(metric, MetricWrapperBase):
             continue
         (family,) = metric.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name

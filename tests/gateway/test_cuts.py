@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from backends.wire.openai_request import decode_request
 from gateway.auth import Caller
+from gateway.event_stream import StreamReply
 from gateway.ids import generation_id
+from gateway.reply import Reply, offer
 from tests.gateway.upstreams import Call, answer, refusal, silence, upstream
 from tests.gateway_harness import (
     PROMPT_TOKENS,
@@ -162,44 +164,93 @@ async def test_an_attempt_that_failed_leaves_no_count_behind(redis_url: str) -> 
             assert line.tokens["completion"] == 100
 
 
-class Peer:
-    """The other end of one ASGI request: it leaves when told to, at an exact point."""
+class Peer(Reply):
+    """The other end of one request: it stops reading and leaves when told to, at an exact point."""
 
     def __init__(self) -> None:
         """Still there, and taking everything."""
+        self.on_lost = None
         self.gone = asyncio.Event()
-        self.sent: list[Any] = []
-        self.stop_at: Callable[[Any], bool] = lambda message: False
+        self.sent: list[tuple[str, bytes]] = []
+        self.stop_at: Callable[[bytes], bool] = lambda sent: False
         self.stopped = asyncio.Event()
+        self.after_write: Callable[[], None] = lambda: None
 
-    async def receive(self) -> Any:
-        """Say that the client left, once it has."""
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+    @property
+    def lost(self) -> bool:
+        """Whether it has left."""
+        return self.gone.is_set()
 
-    async def send(self, message: Any) -> None:
-        """Take a message; at the chosen one stop reading for good."""
-        if self.stop_at(message):
+    @property
+    def full(self) -> bool:
+        """Whether it has stopped reading: for good."""
+        if self.stop_at(self.text):
             self.stopped.set()
-            await asyncio.Event().wait()
-        self.sent.append(message)
+        return self.stopped.is_set()
+
+    @property
+    def text(self) -> bytes:
+        """Everything it was sent."""
+        return b"".join(data for _, data in self.sent)
+
+    async def drain(self) -> None:
+        """Wait until it leaves; nothing is read any more."""
+        await self.gone.wait()
+
+    def leave(self) -> None:
+        """Leave, as the server says it."""
+        self.gone.set()
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def open(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take the head."""
+        self.sent.append(("open", b""))
+
+    def write(self, data: bytes) -> None:
+        """Take a piece."""
+        self.sent.append(("write", data))
+        self.after_write()
+
+    def end(self, data: bytes) -> None:
+        """Take the last piece."""
+        self.sent.append(("end", data))
+        self.after_write()
+
+    def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Take an answer that is complete."""
+        self.sent.append(("whole", body))
 
 
-def responder(gateway: Gateway, **body: Any) -> Any:
-    """Return the ASGI responder of a streamed request."""
+def responder(gateway: Gateway, **body: Any) -> StreamReply:
+    """Return the responder of a streamed request."""
     request = gateway.request(model="m", stream=True, **body).split(b"\r\n\r\n", 1)[1]
-    return gateway.worker.answer(decode_request(request), Caller("acct", "k", ()), "req-1")
+    answering = gateway.worker.answer(decode_request(request), Caller("acct", "k", ()), "req-1")
+    assert isinstance(answering, StreamReply)
+    return answering
+
+
+async def respond(answering: StreamReply, peer: Peer) -> None:
+    """Run a responder with this peer at the other end."""
+    scope: Any = {}
+    offer(scope, peer)
+    await answering(scope, _nobody, _nobody)
+
+
+async def _nobody(*given: Any) -> Any:
+    raise AssertionError("answers go past ASGI's messages")
 
 
 async def test_leaving_at_the_closing_chunk_pays_for_the_finished_answer(redis_url: str) -> None:
     """The answer was complete before its last chunk went out: its report is charged."""
     async with running(redis_url, settings(model(fake(tokens=5), id="m"))) as gateway:
         peer = Peer()
-        peer.stop_at = lambda message: message.get("more_body") is False
-        task = asyncio.create_task(responder(gateway)({}, peer.receive, peer.send))
+        peer.stop_at = lambda sent: sent.count(b'"content":') == 5
+        task = asyncio.create_task(respond(responder(gateway), peer))
         await peer.stopped.wait()
-        peer.gone.set()
+        peer.leave()
         await task
+        assert [kind for kind, _ in peer.sent].count("write") == 5
         assert (await gateway.audited()).spent_nanodollars == 5_000
         record = await left(gateway)
         assert record["outcome"] == "finished"
@@ -207,52 +258,47 @@ async def test_leaving_at_the_closing_chunk_pays_for_the_finished_answer(redis_u
         assert all(a["latency"] >= 0 for a in record["provider_responses"])
 
 
-async def test_leaving_while_an_error_is_written_is_no_fault(redis_url: str) -> None:
-    """The responder ends quietly, and nothing is charged."""
-    given = settings(model(fake(fail={"status": 500}), id="m"))
-    async with running(redis_url, given) as gateway:
+async def test_a_client_that_left_before_its_request_began_costs_nothing(redis_url: str) -> None:
+    """The responder ends quietly, and sends nothing."""
+    async with running(redis_url, settings(model(fake(tokens=5), id="m"))) as gateway:
         peer = Peer()
-        peer.stop_at = lambda message: message["type"] == "http.response.start"
-        task = asyncio.create_task(responder(gateway)({}, peer.receive, peer.send))
-        await peer.stopped.wait()
         peer.gone.set()
-        await task
+        await asyncio.create_task(respond(responder(gateway), peer))
+        assert peer.sent == []
         assert (await gateway.audited()).spent_nanodollars == 0
 
 
-async def test_an_error_chunk_that_nobody_reads_is_given_up(redis_url: str) -> None:
-    """When its connection is cut, the responder ends; the money was settled before."""
+async def test_an_error_chunk_waits_for_nobody(redis_url: str) -> None:
+    """The responder ends though its client does not read; the money was settled before."""
     failing = fake(tokens=5, fail={"how": "cut", "after_tokens": 2})
     async with running(redis_url, settings(model(failing, id="m"))) as gateway:
         peer = Peer()
-        peer.stop_at = lambda message: b'"error"' in message.get("body", b"")
-        task = asyncio.create_task(responder(gateway)({}, peer.receive, peer.send))
-        await peer.stopped.wait()
+        answering = responder(gateway)
+        peer.after_write = lambda: peer.stopped.set() if peer.text.count(b"content") > 1 else None
+        await respond(answering, peer)
+        assert [kind for kind, data in peer.sent if b'"error"' in data] == ["end"]
         assert (await gateway.audited()).spent_nanodollars > 0
-        peer.gone.set()
-        await task
         assert len(gateway.worker.ticker) == 0
 
 
 async def test_a_comment_that_is_due_at_the_end_is_not_sent(redis_url: str) -> None:
-    """Comments come from another task: none may follow the last chunk."""
+    """Comments come from the tick: none may follow the last chunk."""
     given = settings(model(fake(tokens=1), id="m"), server={"first_comment_ms": 1})
     clock = Clock()
     async with running(redis_url, given, times=clock.times) as gateway:
         peer = Peer()
         answering = responder(gateway)
-        real_send = peer.send
 
-        async def send(message: Any) -> None:
-            await real_send(message)
+        def tick() -> None:
             clock.advance(60)
-            answering.on_tick(clock.at_s)  # due at the worst moment, each time
+            if len(peer.sent) < 50:
+                answering.on_tick(clock.at_s)  # due at the worst moment, each time
 
-        await answering({}, peer.receive, send)
-        await gateway.worker.background.finish()
-        bodies = [m for m in peer.sent if m["type"] == "http.response.body"]
-        assert [m["more_body"] for m in bodies].index(False) == len(bodies) - 1
-        assert sum(m["type"] == "http.response.start" for m in peer.sent) == 1
+        peer.after_write = tick
+        await respond(answering, peer)
+        kinds = [kind for kind, _ in peer.sent]
+        assert (kinds[0], kinds[-1]) == ("open", "end")
+        assert (kinds.count("open"), kinds.count("end")) == (1, 1)
         _ = await gateway.audited()
 
 
@@ -316,8 +362,8 @@ async def test_a_worker_that_is_stopped_by_force_settles_what_it_cut(redis_url: 
         running(redis_url, settings(model(up.endpoint("up"), id="m"))) as gateway,
     ):
         peer = Peer()
-        task = asyncio.create_task(responder(gateway)({}, peer.receive, peer.send))
-        await until(lambda: any(b"12345678" in m.get("body", b"") for m in peer.sent))
+        task = asyncio.create_task(respond(responder(gateway), peer))
+        await until(lambda: b"12345678" in peer.text)
         task.cancel()
         await task
         _ = await gateway.audited()

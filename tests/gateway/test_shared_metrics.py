@@ -54,7 +54,7 @@ def worker(name: str, folder: Path, code: str = "") -> dict[str, float]:
 
 def test_counters_and_histograms_add_up_also_over_restarts(folder: Path) -> None:
     """What a dead worker counted stays, and its successor goes on in the same files."""
-    count = "metrics.charge.labels('m').inc(5); metrics.overhead.observe(0.002)"
+    count = "metrics.charge('m').inc(5); metrics.overhead.observe(0.002)"
     _ = worker("worker-1", folder, count)
     files = sorted(folder.iterdir())
     _ = worker("worker-1", folder, count)
@@ -69,9 +69,9 @@ def test_counters_and_histograms_add_up_also_over_restarts(folder: Path) -> None
 def test_gauges_are_of_the_workers_that_live(folder: Path) -> None:
     """Streams add up, the worst lag and any open breaker show; the dead have none."""
     first = "metrics.open_streams.set(3); metrics.loop_lag.set(0.7); metrics.open_holds.set(9);"
-    first += "metrics.breaker_open.labels('p', 'm').set(1)"
+    first += "metrics.breaker_open('p', 'm').set(1)"
     second = "metrics.open_streams.set(4); metrics.loop_lag.set(0.1); metrics.open_holds.set(5);"
-    second += "metrics.breaker_open.labels('p', 'm').set(0)"
+    second += "metrics.breaker_open('p', 'm').set(0)"
     _ = worker("worker-1", folder, first)
     page = worker("worker-2", folder, second)
     assert (page["tollway_open_streams"], page["tollway_event_loop_lag_seconds"]) == (7, 0.7)

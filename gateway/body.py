@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import cast
 
 from litestar.types import HTTPReceiveMessage, HTTPScope, Receive
@@ -25,9 +23,8 @@ class Bodies:
         self._settings = settings
         self.held_bytes = 0
 
-    @asynccontextmanager
-    async def read(self, receive: Receive) -> AsyncIterator[bytes]:
-        """Lend the whole body; its bytes count until the block ends.
+    async def read(self, receive: Receive) -> bytes:
+        """Return the whole body; its bytes count until they are released.
 
         Raises:
             BodyTooLarge: it is over ``max_body_bytes``.
@@ -37,10 +34,9 @@ class Bodies:
         """
         chunks: list[bytes] = []
         size = 0
-        more = True
         try:
             async with asyncio.timeout(self._settings.read_body_s):
-                while more:
+                while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
@@ -49,15 +45,18 @@ class Bodies:
                     size += len(message["body"])
                     self.held_bytes += len(message["body"])
                     self._check(size)
-                    more = message["more_body"]
-            body = b"".join(chunks)
-            chunks.clear()
-            yield body
-        except TimeoutError:
-            raise BodyTooSlow(self._settings.read_body_s) from None
-        finally:
+                    if not message["more_body"]:
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except BaseException as error:
             chunks.clear()  # the error that is on its way still refers to this frame
             self.held_bytes -= size
+            if isinstance(error, TimeoutError):
+                raise BodyTooSlow(self._settings.read_body_s) from None
+            raise
+
+    def release(self, body: bytes) -> None:
+        """Count a body no longer."""
+        self.held_bytes -= len(body)
 
     def _check(self, size: int) -> None:
         if size > self._settings.max_body_bytes:

@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from backends.base import Backend
 from backends.errors import BackendError, EndpointRejected, RateLimited, RequestRejected
 from gateway.settings import BreakerSettings, EndpointSettings, ModelSettings
 from policies.pricing import Price, tariff
 from policies.types import EndpointView
+
+MAX_VIEWS = 64
+"""Markups whose views are kept; there are few."""
 
 LATENCY_WEIGHT = 0.2
 """Share of the newest sample in the moving average of the first-token latency."""
@@ -82,6 +87,9 @@ class Endpoint:
     breaker: Breaker
     first_token_ms: float | None = None
     in_flight: int = 0
+    views: dict[int, EndpointView] = field(default_factory=dict)
+    """The last view of each markup."""
+
     first_token_s: float = field(init=False)
     """The first-token, stall and total limits, in seconds."""
 
@@ -154,6 +162,27 @@ class EndpointTable:
 
 
 def _view(endpoint: Endpoint, markup_bp: int, now: float) -> EndpointView:
+    """Return how an endpoint is now: the last view again where nothing has changed."""
+    available = endpoint.breaker.available(now)
+    view = endpoint.views.get(markup_bp)
+    if (
+        view is not None
+        and view.available is available
+        and view.first_token_ms == endpoint.first_token_ms
+    ):
+        return view
+    if view is None:
+        view = _first_view(endpoint, markup_bp)
+    view = msgspec.structs.replace(
+        view, available=available, first_token_ms=endpoint.first_token_ms
+    )
+    if len(endpoint.views) >= MAX_VIEWS:
+        endpoint.views.clear()
+    endpoint.views[markup_bp] = view
+    return view
+
+
+def _first_view(endpoint: Endpoint, markup_bp: int) -> EndpointView:
     settings = endpoint.settings
     capabilities = endpoint.backend.capabilities
     return EndpointView(
@@ -168,6 +197,4 @@ def _view(endpoint: Endpoint, markup_bp: int, now: float) -> EndpointView:
         max_output_tokens=settings.max_output_tokens,
         caps_output=capabilities.caps_output,
         max_image_tokens=settings.max_image_tokens,
-        available=endpoint.breaker.available(now),
-        first_token_ms=endpoint.first_token_ms,
     )

@@ -138,7 +138,20 @@ class StreamDecoder:
                 if payload.startswith(_DONE) and payload.rstrip() == _DONE:
                     events.append(self._finish())
                     return
-                self._payload(payload, events)
+                try:
+                    chunk = _decode(payload)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    self._drop(payload, error)
+                    continue
+                if chunk.error:
+                    raise stream_error(chunk.error)
+                if not self._started:
+                    self._started = True
+                    events.append(ResponseStart(_word(chunk.id), chunk.model))
+                for choice in chunk.choices or ():
+                    self._choice(choice, events)
+                if chunk.usage is not None:
+                    self._report(chunk.usage, events)
         except EventTooLong as error:
             self.failure = ProtocolError(f"the upstream's stream: {error}")
         except RecursionError:
@@ -146,26 +159,15 @@ class StreamDecoder:
         except BackendError as error:
             self.failure = error
 
-    def _payload(self, payload: bytes, events: list[StreamEvent]) -> None:
-        try:
-            chunk = _decode(payload)
-        except msgspec.ValidationError as error:
-            if not _is_json(payload):
-                self._dropped += 1
-                return
+    def _drop(self, payload: bytes, error: Exception) -> None:
+        """Count what is not JSON.
+
+        Raises:
+            ProtocolError: it is JSON, but of another wire.
+        """
+        if isinstance(error, msgspec.ValidationError) and _is_json(payload):
             raise ProtocolError(f"a chunk is not of OpenAI's chat wire: {error}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            self._dropped += 1
-            return
-        if chunk.error:
-            raise stream_error(chunk.error)
-        if not self._started:
-            self._started = True
-            events.append(ResponseStart(_word(chunk.id), chunk.model))
-        for choice in chunk.choices or ():
-            self._choice(choice, events)
-        if chunk.usage is not None:
-            self._report(chunk.usage, events)
+        self._dropped += 1
 
     def _choice(self, choice: _Choice, events: list[StreamEvent]) -> None:
         delta = choice.delta

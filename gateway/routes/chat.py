@@ -16,7 +16,7 @@ from litestar.types import ASGIApp
 
 from backends.wire.openai_request import decode_request
 from gateway.ids import request_id_of
-from gateway.routes.guard import caller_of, require_key, require_room
+from gateway.routes.guard import admit
 from gateway.worker import Worker
 
 
@@ -53,16 +53,19 @@ class ChatOperation(Operation):
 
 @post(
     ["/v1/chat/completions", "/api/v1/chat/completions"],
-    guards=[require_room, require_key],
     status_code=200,
     summary="Chat completion",
     description="OpenAI's Chat Completions, whole or streamed. See docs/api.md.",
     operation_class=ChatOperation,
 )
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Answer one chat request."""
+    """Answer one chat request; full or unauthorized, before anything of its body is read."""
     worker: Worker = request.app.state.worker
-    async with worker.bodies.read(request.receive) as body:
+    worker.check_room()
+    caller = await admit(worker, request.scope["headers"])
+    body = await worker.bodies.read(request.receive)
+    try:
         decoded = decode_request(body)
-        del body
-    return worker.answer(decoded, caller_of(request), request_id_of(request.scope))
+    finally:
+        worker.bodies.release(body)
+    return worker.answer(decoded, caller, request_id_of(request.scope))

@@ -1,7 +1,8 @@
-"""Who and how many may come in, bound to handlers: a route names these guards or is open."""
+"""Authentication, bound to handlers: a route names the guard, calls ``admit``, or is open."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -11,16 +12,6 @@ from gateway.auth import Caller
 from gateway.worker import Worker
 
 
-def require_room(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Let nobody in while this worker has no room; name it first, for it costs nothing.
-
-    Raises:
-        Overloaded: it has none.
-    """
-    worker: Worker = connection.app.state.worker
-    worker.check_room()
-
-
 async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Let callers with a working API key in.
 
@@ -28,8 +19,7 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRou
         Unauthorized: anyone else.
     """
     worker: Worker = connection.app.state.worker
-    caller = await worker.auth.authenticate(connection.headers.get("authorization"))
-    connection.scope["auth"] = caller
+    connection.scope["auth"] = await admit(worker, connection.scope["headers"])
 
 
 def caller_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
@@ -37,3 +27,15 @@ def caller_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     caller = connection.scope["auth"]
     assert isinstance(caller, Caller), "the handler has no require_key guard"
     return caller
+
+
+async def admit(worker: Worker, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+    """Return who asks, by the request's headers.
+
+    For a handler that cannot afford a guard: Litestar copies the handler for each call of one.
+
+    Raises:
+        Unauthorized: no working API key.
+    """
+    given = next((value for name, value in headers if name == b"authorization"), None)
+    return await worker.auth.authenticate(None if given is None else given.decode("latin-1"))

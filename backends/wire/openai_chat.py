@@ -172,40 +172,46 @@ class StreamDecoder:
     def _choice(self, choice: _Choice, events: list[StreamEvent]) -> None:
         delta = choice.delta
         if delta is not None:
-            before = len(events)
-            self._deltas(choice, delta, events)
+            index, before, text = choice.index, len(events), delta.content
+            if (
+                delta.reasoning
+                or delta.reasoning_content
+                or delta.reasoning_details
+                or isinstance(text, list)
+            ):
+                text = self._thoughts(index, delta, events)
+            if text:
+                logprobs = choice.logprobs
+                if logprobs is not None and not isinstance(logprobs, dict):
+                    logprobs = None
+                events.append(TextDelta(index, text, logprobs))
+            if delta.refusal:
+                events.append(RefusalDelta(index, delta.refusal))
+            if delta.tool_calls:
+                self._calls(index, delta.tool_calls, events)
             if len(events) > before:
-                self._spoke.add(choice.index)
+                self._spoke.add(index)
                 self._stale = True
-        raw = choice.finish_reason
-        if not raw:
-            return
+        if choice.finish_reason:
+            self._end(choice.index, choice.finish_reason)
+
+    def _end(self, index: int, raw: str) -> None:
         reason = _REASONS.get(raw.lower(), "stop")
         if reason == "error":
             raise UpstreamFailed(f"the upstream ended its answer with finish reason {raw!r}")
-        if reason == "stop" and choice.index in self._called:
+        if reason == "stop" and index in self._called:
             reason = "tool_calls"
-        self._ends[choice.index] = ChoiceEnd(choice.index, reason, raw)
+        self._ends[index] = ChoiceEnd(index, reason, raw)
 
-    def _deltas(self, choice: _Choice, delta: _Delta, events: list[StreamEvent]) -> None:
-        index = choice.index
+    def _thoughts(self, index: int, delta: _Delta, events: list[StreamEvent]) -> str:
+        """Add the reasoning of a delta; return its visible text."""
         thought, text = delta.reasoning or delta.reasoning_content or "", delta.content or ""
         if not isinstance(text, str):
             thought, text = thought + _joined(text, "thinking"), _joined(text, "text")
-        details = delta.reasoning_details
-        if details is not None and not isinstance(details, list):
-            details = None
+        details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
         if thought or details:
             events.append(ReasoningDelta(index, thought, details or None))
-        if text:
-            logprobs = choice.logprobs
-            if logprobs is not None and not isinstance(logprobs, dict):
-                logprobs = None
-            events.append(TextDelta(index, text, logprobs))
-        if delta.refusal:
-            events.append(RefusalDelta(index, delta.refusal))
-        if delta.tool_calls:
-            self._calls(index, delta.tool_calls, events)
+        return text
 
     def _calls(self, index: int, calls: list[_ToolCall], events: list[StreamEvent]) -> None:
         self._called.add(index)

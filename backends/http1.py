@@ -18,19 +18,23 @@ from typing import Any, Final, cast
 import httptools
 import httpx
 
-HIGH_WATER_BYTES: Final = 256 * 1024
+HIGH_WATER_BYTES: Final = 32 * 1024
 """So much of an answer may wait for its reader; then the socket is not read."""
+
+READ_BYTES: Final = 32 * 1024
+"""The most that one read takes, and so adds to what waits."""
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_IDLE: Final = 200
 IDLE_S: Final = 30.0
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection to an upstream: one request at a time, its answer as it arrives."""
 
-    def __init__(self) -> None:
-        """Not connected yet."""
+    def __init__(self, buffer: memoryview) -> None:
+        """Not connected yet; ``buffer`` is what the loop reads into, and may be others' too."""
+        self._buffer = buffer
         self.idle_since = 0.0
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -107,24 +111,29 @@ class Connection(asyncio.Protocol):
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where the next read goes."""
+        return self._buffer
+
+    def buffer_updated(self, size: int) -> None:
         """Parse what arrived; stop reading when too much of it waits."""
         if self.complete:
             self._fail(httpx.RemoteProtocolError("the upstream sent what nobody asked for"))
             self.close()
             return
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:size])
         except httptools.HttpParserUpgrade:
             self._fail(httpx.RemoteProtocolError("the upstream wants another protocol"))
             self.close()
         except httptools.HttpParserError as error:
             self._fail(httpx.RemoteProtocolError(f"the upstream's answer is no HTTP: {error}"))
             self.close()
-        before = self._buffered
-        self._buffered += len(data)
-        if before <= HIGH_WATER_BYTES < self._buffered and self._transport is not None:
-            self._transport.pause_reading()
+        if self._body:
+            before = self._buffered
+            self._buffered += size
+            if before <= HIGH_WATER_BYTES < self._buffered and self._transport is not None:
+                self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> bool:
@@ -210,6 +219,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         self._uds = uds
         self._idle: deque[Connection] = deque()
         self._tls: ssl.SSLContext | None = None
+        self._buffer = memoryview(bytearray(READ_BYTES))  # a read is parsed before the next one
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request whose body is at hand; the answer's body streams.
@@ -272,16 +282,19 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         try:
             async with asyncio.timeout(self._connect_s):
                 if self._uds is not None:
-                    _, made = await loop.create_unix_connection(Connection, self._uds)
+                    _, made = await loop.create_unix_connection(self._made, self._uds)
                 else:
                     _, made = await loop.create_connection(
-                        Connection, url.host, url.port or _PORTS[url.scheme], **self._security(url)
+                        self._made, url.host, url.port or _PORTS[url.scheme], **self._security(url)
                     )
         except TimeoutError as error:
             raise httpx.ConnectTimeout("no connection in time") from error
         except OSError as error:
             raise httpx.ConnectError(str(error)) from error
         return made
+
+    def _made(self) -> Connection:
+        return Connection(self._buffer)
 
     def _security(self, url: httpx.URL) -> dict[str, Any]:
         if url.scheme != "https":

@@ -256,7 +256,7 @@ class Dispatcher:
                     async for batch in batches:
                         finish = batch[-1] if isinstance(batch[-1], Finish) else None
                         events = batch if finish is None else batch[:-1]
-                        if exchange.content_at is not None or _has_content(events):
+                        if events and (exchange.content_at is not None or _has_content(events)):
                             if exchange.content_at is None:
                                 self._first_content(exchange, endpoint, opened)
                             watch.rest()  # a slow client is no stall; its connection bounds it

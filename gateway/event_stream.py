@@ -143,6 +143,8 @@ class StreamReply(Responder):
 
     async def send(self, events: Sequence[StreamEvent]) -> None:
         """Encode and send content, one write for what came together."""
+        if self.reply.full:  # before the text exists a second time, as bytes
+            await self.reply.drain()
         encoder = self._encoder
         if encoder is None:
             encoder = self._encoder = ChunkEncoder(self.exchange.head)
@@ -152,8 +154,6 @@ class StreamReply(Responder):
             data = COMMENT + data
         if data:
             self._quiet_since = self._now()
-            if self.reply.full:
-                await self.reply.drain()
             self.reply.write(data)
 
     async def finish(self, finish: Finish, bill: Bill) -> None:

@@ -27,6 +27,9 @@ from gateway.reply import Reply, offer
 from gateway.settings import ServerSettings
 
 BACKLOG: Final = 2048
+WRITE_BYTES: Final = 32 * 1024
+"""So much may wait for a client before its answer does."""
+
 LOOKS: Final = 30
 """How often a reader is looked at in the time after which it is cut."""
 
@@ -65,6 +68,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BYTES)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:

@@ -18,6 +18,7 @@ from gateway.cashier import Cashier
 from gateway.clock import TICK_S, Ticker, Times
 from gateway.dispatch import Dispatcher, Parts
 from gateway.endpoints import Breaker, Endpoint, EndpointTable
+from gateway.garbage import Garbage
 from gateway.health import Health
 from gateway.overload import Overload
 from gateway.settings import CAPABILITIES, EndpointSettings, ModelSettings, Settings
@@ -150,12 +151,14 @@ async def _load_functions(ledger: Ledger) -> None:
 def _start_periodic(worker: Worker, cashier: Cashier) -> None:
     ledger, settings, background = worker.ledger, worker.settings.ledger, worker.background
     sweeper = Sweeper(ledger)
+    garbage = Garbage(worker.times.now())
 
     async def tick() -> None:
         worker.metrics.loop_lag.set(worker.overload.tick(worker.times.now()))
         worker.metrics.open_streams.set(len(worker.ticker))
         await worker.ticker.tick()
         worker.metrics.access.flush()
+        garbage.tick(worker.times.now(), len(worker.ticker))
 
     async def sweep() -> None:
         swept = await sweeper.run_once()

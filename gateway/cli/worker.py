@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 from pathlib import Path
 
 import click
 
-from gateway import config, server, shared_metrics
+from gateway import config, garbage, server, shared_metrics
 from gateway.app import create_app
 from gateway.cli.common import Options, common, pepper, redis_url
 from gateway.log import configure_logging
@@ -58,8 +57,7 @@ def worker(
             metrics=metrics,
         )
     )
-    gc.collect()
-    gc.freeze()  # what is loaded by now lives as long as the process
+    garbage.take_over()
     listeners = [socket.socket(fileno=fd) for fd in fds]
     others = [socket.socket(fileno=fd) for fd in other_fds]
     server.serve(app, listeners, settings.server, others)

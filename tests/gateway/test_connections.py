@@ -181,7 +181,7 @@ async def test_the_end_of_an_answer_that_nobody_reads_is_not_kept_for_ever(
 ) -> None:
     """However little is left: too little for anybody to have been told to wait."""
     async with (
-        upstream(answer([BIG] * 5)) as up,
+        upstream(answer([BIG] * 2)) as up,
         running(redis_url, slow(up), times=clock.times) as gateway,
         asking(gateway) as (raw, connection),
     ):

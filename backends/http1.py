@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 import httptools
 import httpx
 
-HIGH_WATER_BYTES: Final = 32 * 1024
+HIGH_WATER_BYTES: Final = 16 * 1024
 """So much of an answer may wait for its reader; then the socket is not read."""
 
 READ_BYTES: Final = 32 * 1024

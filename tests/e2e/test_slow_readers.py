@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.bench import cost
-from gateway.bench.load import KEY_VARIABLE
+from gateway.bench.load import Plan
 from tests.e2e.many import Child, child, clock, flood, need_files
 from tests.gateway.upstreams import openai_endpoint
 from tests.served import Served, tollway, until
@@ -36,17 +36,15 @@ def readers(stack: ExitStack, server: Served, key: str, count: int) -> Child:
 async def others(server: Served, key: str) -> float:
     """Return the median time to the first token of sixteen quick clients, in ms."""
     url = f"{server.url}/v1/chat/completions"
-    words = ("-m", "gateway.bench.load", "--url", url, "--model", "burst", "--stream")
+    plan = Plan(url=url, model="burst", key=key, requests=400, connections=OTHERS)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *words,
-        *("--requests", "400", "--connections", str(OTHERS)),
+        *(sys.executable, "-m", "gateway.bench.load"),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, KEY_VARIABLE: key},
     )
-    out, _ = await process.communicate()
+    out, _ = await process.communicate(msgspec.json.encode(plan))
     found = json.loads(out)
-    assert (found["requests"], found["wrong"]) == (400, 0), found["sample"]
+    assert (found["requests"], found["wrong"]) == (400, {}), found
     return float(found["first_ms"]["p50"])
 
 

@@ -106,8 +106,10 @@ class Watch:
         self._ticker.add(self)
 
     def close(self) -> None:
-        """No longer be checked."""
+        """No longer be checked, and hold nobody: a cycle would wait for the garbage collector."""
         self._ticker.remove(self)
+        self._task = None
+        self.on_tick = _nothing
 
     def arm(self, reason: Reason, deadline: float) -> None:
         """Allow ``reason`` to take until a monotonic time."""
@@ -150,3 +152,7 @@ class Watch:
         ours = self._task.uncancel() <= self._cancelling
         if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimedOut(self._reason) from error
+
+
+def _nothing(now: float) -> None:
+    """Be due for nothing."""

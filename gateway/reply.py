@@ -90,6 +90,11 @@ def offer(scope: Any, reply: Reply) -> None:
     scope["extensions"] = {_EXTENSION: reply}
 
 
+def withdraw(scope: Any) -> None:
+    """Take it out again: scope and extension refer to each other."""
+    scope.pop("extensions", None)
+
+
 def reply_of(scope: Any) -> Reply:
     """Return the extension of a request's ASGI scope."""
     reply = scope["extensions"][_EXTENSION]

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from gateway.clock import Times
 from gateway.errors import ErrorReply
 from gateway.ids import request_id
-from gateway.reply import Reply, offer
+from gateway.reply import Reply, offer, withdraw
 from gateway.settings import ServerSettings
 
 BACKLOG: Final = 2048
@@ -106,7 +106,9 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the client to take the rest."""
+        """Wait for the client to take the rest; let go of the request, which refers to itself."""
+        if self._answering is not None:
+            withdraw(self._answering.scope)
         super().on_response_complete()
         self._await_reader()
 

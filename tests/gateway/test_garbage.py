@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.garbage import BUSY_S, QUIET_S, QUIET_STREAMS, SPARE_BYTES, Garbage, rss_bytes
+from tests.gateway_harness import fake, model, running, settings
+
+OURS = ("gateway", "backends", "policies")
 
 
 class Knot:
@@ -76,3 +80,32 @@ def test_a_worker_that_grows_and_is_never_quiet_collects_all_the_same() -> None:
 def test_the_system_tells_how_large_we_are() -> None:
     """In bytes: more than Python alone, less than this machine."""
     assert 5_000_000 < rss_bytes() < 2**40
+
+
+@pytest.mark.anyio
+async def test_a_request_leaves_no_cycle_behind(redis_url: str) -> None:
+    """Its objects go with their last reference: looking for them later would cost as much again."""
+    async with running(redis_url, settings(model(fake(tokens=3)))) as gateway:
+        for stream in (False, True):
+            wire = await gateway.connect()
+            wire.writer.write(gateway.request(stream=stream))
+            await wire.reader.read()
+            await wire.close()
+        await gateway.settled()
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for number in range(20):
+                wire = await gateway.connect()
+                wire.writer.write(gateway.request(stream=bool(number % 2)))
+                await wire.reader.read()
+                await wire.close()
+            await gateway.settled()
+            gc.collect()
+            left = [type(found) for found in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+        ours = [kind for kind in left if kind.__module__.partition(".")[0] in OURS]
+        assert ours == []
+        assert left.count(asyncio.Task) == 0

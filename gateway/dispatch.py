@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -26,7 +26,7 @@ from gateway.clock import Ticker, TimedOut, Watch
 from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import AllFailed, ErrorReply, NoRoute, UnknownModel, internal, reply_for
 from gateway.exchange import Exchange
-from gateway.settings import ModelSettings, ServerSettings
+from gateway.settings import ServerSettings
 from gateway.telemetry import Metrics
 from policies.charging import Bill, Outcome
 from policies.planner import plan
@@ -66,7 +66,9 @@ class Parts:
     metrics: Metrics
     policies: Mapping[Strategy, tuple[Policy, ...]]
     settings: ServerSettings
-    markup_bp: Callable[[ModelSettings], int]
+    markup_bp: Mapping[str, int]
+    """By model id, where the caller has none of its own."""
+
     rng: random.Random
 
 
@@ -155,7 +157,7 @@ class Dispatcher:
                 raise UnknownModel(name, table.names())
             markup = exchange.caller.markup_bp
             views = table.snapshot(
-                model, self._parts.markup_bp(model) if markup is None else markup
+                model, self._parts.markup_bp[model.id] if markup is None else markup
             )
             plans.append(plan(context, views, self._parts.policies[model.strategy]))
         whole = chain(plans)

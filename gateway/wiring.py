@@ -101,7 +101,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             metrics=metrics,
             policies={name: load_policies(names) for name, names in STRATEGIES.items()},
             settings=settings.server,
-            markup_bp=settings.markup_bp,
+            markup_bp={model.id: settings.markup_bp(model) for model in settings.models},
             rng=random.Random(),  # noqa: S311 - jitter of retries, no secret
         )
         auth = Authenticator(

@@ -133,7 +133,6 @@ def picodollars(usd: Decimal) -> int:
     return _exact(usd, PICO_PER_USD, "USD")
 
 
-@lru_cache(maxsize=1024)
 def basis_points(markup: Decimal) -> int:
     """Convert a configured markup (0.05 is five percent), exactly.
 

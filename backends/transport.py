@@ -101,13 +101,18 @@ class Answer:
         Raises:
             BackendError: it broke off, or is too long.
         """
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             return b""
-        with _READING:
+        try:
             if self._decoded is None:
-                data = await self._connection.read()
+                data = await connection.read()
             else:
                 data = await anext(self._decoded, b"")
+        except Exception as error:
+            if (ours := _ours(error, started=True)) is not None:
+                raise ours from error
+            raise
         self._size += len(data)
         if self._size > MAX_ANSWER_BYTES:
             raise ProtocolError(f"the upstream's answer passed {MAX_ANSWER_BYTES} bytes")

@@ -248,7 +248,7 @@ class Dispatcher:
         """Open the endpoint and pass its content on; return its finish, not yet passed on."""
         watch, sink, now = client.watch, client.sink, self._now
         opened = now()
-        deadline = opened + endpoint.total_s
+        deadline, stall_s = opened + endpoint.total_s, endpoint.stall_s
         request = narrowed(exchange)
         try:
             with watch:
@@ -263,7 +263,7 @@ class Dispatcher:
                                 self._first_content(exchange, endpoint, opened)
                             watch.rest()  # a slow client is no stall; its connection bounds it
                             await sink.send(events)
-                            late_at = now() + endpoint.stall_s
+                            late_at = now() + stall_s
                             if late_at < deadline:
                                 watch.arm("stall", late_at)
                             else:

@@ -13,7 +13,7 @@ import msgspec
 access = logging.getLogger("tollway.access")
 log = logging.getLogger("tollway")
 
-MAX_LINES: Final = 4096
+MAX_LINES: Final = 32
 """Lines that wait for the next tick; more are written at once."""
 
 

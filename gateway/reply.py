@@ -47,8 +47,11 @@ class Reply:
     def write(self, data: bytes) -> None:
         """Send a piece, at least a byte."""
         if not self._cycle.disconnected:
-            head, self._head = self._head, b""
-            self._transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+            if self._head:
+                data, self._head = b"%b%x\r\n%b\r\n" % (self._head, len(data), data), b""
+                self._transport.write(data)
+            else:
+                self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self, data: bytes) -> None:
         """Send the last piece, at least a byte."""

@@ -36,6 +36,9 @@ class Connection(asyncio.BufferedProtocol):
         """Not connected yet; ``buffer`` is what the loop reads into, and may be others' too."""
         self._buffer = buffer
         self.idle_since = 0.0
+        self.lent = False
+        """Whether somebody asks over it; given back once, however many close it."""
+
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = True
@@ -56,8 +59,11 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may be sent."""
-        return self.complete and self._keep_alive and self._lost is None
+        """Whether another request may be sent: the last answer has come, and was read.
+
+        What nobody has read would be the beginning of the next answer: someone else's.
+        """
+        return self.complete and not self._body and self._keep_alive and self._lost is None
 
     def header(self, name: bytes) -> bytes | None:
         """Return an answer's header by its name in small letters."""
@@ -71,6 +77,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         assert self._transport is not None
         self.complete = self._head_done = self._until_close = self._keep_alive = False
+        self.lent = True
+        self._body.clear()
         self.status, self.headers, self._head_bytes, self._buffered = 0, [], 0, 0
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(head + body)
@@ -254,7 +262,10 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         )
 
     def release(self, connection: Connection) -> None:
-        """Keep a connection whose answer was read to its end; end any other."""
+        """Keep a connection whose answer was read to its end; end any other. Once."""
+        if not connection.lent:
+            return
+        connection.lent = False
         if connection.reusable and len(self._idle) < MAX_IDLE:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)

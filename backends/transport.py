@@ -156,7 +156,8 @@ class Transport:
             head = f"{head}{lines}Content-Length: {len(call.body)}\r\n\r\n"
             connection = await self._transport.ask(url, head.encode(), call.body)
         decoded = None
-        if connection.status >= 300 or connection.header(b"content-encoding"):
+        encoding = connection.header(b"content-encoding")
+        if connection.status >= 300 or (encoding and encoding.lower() != b"identity"):
             response = self._transport.response(connection, httpx.Request("POST", url))
             if connection.status >= 300:
                 raise await _refusal(response)

@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import __version__
 from gateway.body import ClientGone, Upload
 from gateway.clock import Times
-from gateway.errors import BodyTooSlow, ErrorReply, NotOffered, internal, reply_for
+from gateway.errors import BodyTooSlow, ErrorReply, NotOffered, Overloaded, internal, reply_for
 from gateway.ids import REQUEST_ID, request_id, request_id_of
 from gateway.log import log_fault
 from gateway.routes import catalogue, chat, generation, operations
@@ -38,6 +38,8 @@ NOT_OFFERED = {
     "embeddings": "embeddings are not offered in this version",
 }
 _PREFIXES = ("/v1", "/api/v1")
+FULL_DISCARD_S = 0.5
+"""A worker that is full says so at once: it reads on for what is on its way, and no longer."""
 
 
 def create_app(config: WorkerConfig) -> ASGIApp:
@@ -111,7 +113,9 @@ def outermost(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
                 headers = [*message["headers"], (b"x-request-id", name.encode())]
                 if not upload.ended:
                     if message["status"] != BodyTooSlow.status:
-                        await upload.discard(settings)
+                        full = message["status"] == Overloaded.status
+                        most_s = FULL_DISCARD_S if full else settings.discard_body_s
+                        await upload.discard(settings, most_s=most_s)
                     if not upload.ended:
                         headers.append((b"connection", b"close"))
                 message["headers"] = headers

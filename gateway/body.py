@@ -92,12 +92,12 @@ class Upload:
             self.ended = True
         return message
 
-    async def discard(self, settings: ServerSettings) -> None:
+    async def discard(self, settings: ServerSettings, *, most_s: float) -> None:
         """Read on and throw away, up to a size and a time; nothing if the client waits for us."""
         if self._asks_first and not self._size:
             return
         try:
-            async with asyncio.timeout(settings.discard_body_s):
+            async with asyncio.timeout(min(most_s, settings.discard_body_s)):
                 while not self.ended and self._size <= settings.discard_body_bytes:
                     _ = await self.receive()
         except TimeoutError:

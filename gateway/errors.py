@@ -157,10 +157,12 @@ class BodyTooSlow(GatewayError):
 class Overloaded(GatewayError):
     """This worker takes no more now."""
 
+    status: ClassVar[int] = 503
+
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         """Say why; always retryable, after some whole seconds."""
         wait = str(max(1, ceil(retry_after_s)))
-        super().__init__(ErrorReply(503, message, headers={"Retry-After": wait}))
+        super().__init__(ErrorReply(self.status, message, headers={"Retry-After": wait}))
 
 
 class NotOffered(GatewayError):

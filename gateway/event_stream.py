@@ -22,7 +22,7 @@ from gateway.dispatch import Client, Dispatcher, Sink
 from gateway.errors import ErrorReply, Overloaded, internal, reply_for
 from gateway.exchange import Exchange
 from gateway.ids import REQUEST_ID_HEADER
-from gateway.reply import Reply, reply_of
+from gateway.reply import Reply, reply_of, withdraw
 from gateway.settings import ServerSettings
 from policies.charging import Bill
 
@@ -79,6 +79,7 @@ class Responder:
             self.reply.on_lost = None
             self.over()
             self.watch.close()
+            withdraw(scope)
 
     def sink(self) -> Sink:
         """Return where the dispatcher sends the answer."""
@@ -108,6 +109,7 @@ class Responder:
 
     def _client_left(self) -> None:
         self.exchange.client_gone = True
+        self.exchange.delivered.take_back(self.reply.unsent_bytes)
         self._task.cancel()
 
     def _reply_for(self, error: Exception) -> ErrorReply:
@@ -161,9 +163,9 @@ class StreamReply(Responder):
         if not self._started:
             self._open()
         encoder = self._encoder or ChunkEncoder(self.exchange.head)
-        self._ended = True
         if self.reply.full:
             await self.reply.drain()
+        self._ended = True
         self.reply.end(encoder.finish(finish.choices, usage_body(bill.usage, bill.cost)))
 
     def fail(self, reply: ErrorReply) -> None:

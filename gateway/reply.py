@@ -17,13 +17,14 @@ class Reply:
     the piece. Whoever answers through ASGI must not use it, and the other way round.
     """
 
-    __slots__ = ("_cycle", "_head", "_transport", "on_lost")
+    __slots__ = ("_chunked", "_cycle", "_head", "_transport", "on_lost")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         """``on_lost`` is called when the client has gone before the answer's end."""
         self._cycle = cycle
         self._transport = cycle.transport
         self._head = b""
+        self._chunked = cycle.scope["http_version"] != "1.0"  # which ends a body by closing
         self.on_lost: Callable[[], None] | None = None
 
     @property
@@ -36,29 +37,40 @@ class Reply:
         """Whether more waits for the client than should: ``drain`` first."""
         return self._cycle.flow.write_paused
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the client's socket has not taken of what was written."""
+        gone = self._transport.is_closing()
+        return 0 if gone else self._transport.get_write_buffer_size()
+
     async def drain(self) -> None:
         """Wait until the client has taken some of what waits, or has gone."""
         await self._cycle.flow.drain()
 
     def open(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Begin a body of pieces; status and headers go out with the first of them."""
-        self._head = self._start(status, [*headers, (b"transfer-encoding", b"chunked")])
+        framing = [(b"transfer-encoding", b"chunked")] if self._chunked else []
+        self._head = self._start(status, [*headers, *framing])
 
     def write(self, data: bytes) -> None:
         """Send a piece, at least a byte."""
-        if not self._cycle.disconnected:
-            if self._head:
-                data, self._head = b"%b%x\r\n%b\r\n" % (self._head, len(data), data), b""
-                self._transport.write(data)
-            else:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if self._cycle.disconnected:
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
 
     def end(self, data: bytes) -> None:
         """Send the last piece, at least a byte."""
-        if not self._cycle.disconnected:
-            head, self._head = self._head, b""
-            self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(data), data))
-            self._finish()
+        if self._cycle.disconnected:
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+        head, self._head = self._head, b""
+        self._transport.write(head + data)
+        self._finish()
 
     def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send an answer that is complete."""

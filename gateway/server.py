@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import select
 import socket
 import sys
 import termios
@@ -30,6 +31,10 @@ BACKLOG: Final = 2048
 WRITE_BYTES: Final = 32 * 1024
 """So much may wait for a client before its answer does."""
 
+PEEK_S: Final = 0.5
+"""How often a client is looked at whose next request waits behind the one being answered."""
+
+LEFT: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 LOOKS: Final = 30
 """How often a reader is looked at in the time after which it is cut."""
 
@@ -62,6 +67,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._refused = False
         self._look_timer: asyncio.TimerHandle | None = None
+        self._peek_timer: asyncio.TimerHandle | None = None
         self._unread = 0
         self._unread_since = 0.0
 
@@ -98,6 +104,8 @@ class Connection(HttpToolsProtocol):
         _stop(self._head_timer)
         self._head_timer = None
         super().on_headers_complete()
+        if self.pipeline and self._peek_timer is None:
+            self.peek()
 
     def on_message_complete(self) -> None:
         """What comes next is another request's head."""
@@ -130,6 +138,7 @@ class Connection(HttpToolsProtocol):
         """Tell the request that is being answered, too."""
         _stop(self._head_timer)
         _stop(self._look_timer)
+        _stop(self._peek_timer)
         self._lose()
         super().connection_lost(exc)
 
@@ -146,6 +155,19 @@ class Connection(HttpToolsProtocol):
             self.cut()
             return
         self._look_timer = self.loop.call_later(self._settings.slow_reader_s / LOOKS, self.look)
+
+    def peek(self) -> None:
+        """Notice that a client has left while its next request waits: nothing is read then."""
+        _stop(self._peek_timer)
+        self._peek_timer = None
+        if not self.pipeline or self.transport.is_closing():
+            return
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), LEFT)
+        if poll.poll(0):
+            self.cut()
+        else:
+            self._peek_timer = self.loop.call_later(PEEK_S, self.peek)
 
     def _await_reader(self) -> None:
         if self._look_timer is None:
@@ -198,7 +220,8 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if self._reply is not None and self._reply.on_lost is not None:
-                self._reply.on_lost()
+                on_lost, self._reply.on_lost = self._reply.on_lost, None
+                on_lost()
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

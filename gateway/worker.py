@@ -50,7 +50,12 @@ class Worker:
         self.overload.check(len(self.ticker))
 
     def answer(self, decoded: Decoded, caller: Caller, request_id: str) -> ASGIApp:
-        """Return the responder for one decoded request."""
+        """Return the responder for one decoded request.
+
+        Raises:
+            Overloaded: this worker has filled up while the body came.
+        """
+        self.check_room()
         created_s = self.times.wall_us() // 1_000_000
         exchange = Exchange(
             id=generation_id(created_s),

@@ -73,6 +73,20 @@ class Delivered:
                 else:
                     self.visible_bytes += size
 
+    def take_back(self, wire_bytes: int) -> None:
+        """Leave out what was written and not taken: at most so much content was in it.
+
+        The wire's running count was of more than was taken then; its prompt still holds.
+        """
+        if wire_bytes <= 0 or not self.events:
+            return
+        back = min(wire_bytes, self.visible_bytes)
+        self.visible_bytes -= back
+        self.reasoning_bytes -= min(wire_bytes - back, self.reasoning_bytes)
+        if self.running is not None and self.bytes_at_running > self.total_bytes:
+            self.running = UsageUpdate(self.running.prompt_tokens, 0)
+            self.bytes_at_running = 0
+
     @property
     def total_bytes(self) -> int:
         """Everything the client got."""

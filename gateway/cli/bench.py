@@ -113,8 +113,12 @@ def _route(options: Options, url: str | None) -> str:
                 "or give the base URL of one with --url"
             )
         return f"{base_url(state.host, state.port)}/v1{ROUTE}"
-    usable = url.isascii() and url.isprintable() and " " not in url
-    parts = urlsplit(url) if usable else None
+    try:
+        usable = url.isascii() and url.isprintable() and " " not in url
+        parts = urlsplit(url) if usable else None
+        usable = parts is not None and (parts.port or 1) > 0
+    except ValueError:
+        parts = None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise CommandFailed(f"--url {url!r}: write it as http://127.0.0.1:8080/v1")
     return f"{url.rstrip('/').removesuffix(ROUTE)}{ROUTE}"

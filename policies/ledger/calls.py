@@ -105,7 +105,8 @@ class _Replies(asyncio.Protocol):
 class Calls:
     """One line to Redis. Belongs to one event loop; `aclose` ends its connection and its task.
 
-    Each call is sent at most once, and is answered or fails within `timeout_s` seconds.
+    Each call is sent at most once, and is answered or fails within `timeout_s` seconds, or within
+    twice as long where the connection has to be opened first.
     """
 
     def __init__(self, redis: Redis, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
@@ -200,13 +201,12 @@ class Calls:
 
     def _send(self) -> None:
         """Sends everything that was asked in this turn of the loop, in one write."""
-        replies = self._replies
+        replies, loop = self._replies, asyncio.get_running_loop()
         if not self._unsent:
             return  # closed meanwhile
-        if replies is None or replies.lost is not None:
-            self._fail_unsent(ConnectionError("the server closed the connection"))
+        if replies is None or replies.lost is not None:  # nothing of this was sent
+            self._task = loop.create_task(self._connect(), name="ledger-connect")
             return
-        loop = asyncio.get_running_loop()
         late = loop.time() + self._timeout_s
         unsent, self._unsent = self._unsent, []
         replies.waiting.extend((future, late) for _, future in unsent)
@@ -231,10 +231,13 @@ class Calls:
             async with asyncio.timeout(self._timeout_s):
                 connection = self._pool.connection_class(**self._pool.connection_kwargs)
                 await connection.connect()  # type: ignore[no-untyped-call]
+            self._replies = _Replies(connection)
         except FOREIGN_ERRORS as error:
             self._fail_unsent(error)
+        except Exception:
+            self._fail_unsent(ConnectionError("connecting failed"))
+            raise
         else:
-            self._replies = _Replies(connection)
             self._send()
 
     def _fail_unsent(self, error: Exception) -> None:

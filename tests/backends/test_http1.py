@@ -112,6 +112,33 @@ async def test_a_connection_is_reused_and_a_dead_one_is_not(transport: HTTPTrans
         assert opened == 2
 
 
+@pytest.mark.parametrize("encoding", [b"", b"Content-Encoding: identity\r\n"])
+async def test_what_one_reader_left_reaches_no_other(
+    transport: HTTPTransport, encoding: bytes
+) -> None:
+    """An answer that came and was not read ends its connection; however often it is closed."""
+    secret = b"for the first one's eyes only"
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (encoding, len(secret))
+            writer.write(head + secret)
+
+    async with server(handler) as url:
+        request = httpx.Request("POST", url, content=b"{}")
+        first = await transport.handle_async_request(request)
+        connection = first.stream._connection  # type: ignore[union-attr]
+        await until(lambda: connection.complete)
+        await first.aclose()
+        transport.release(connection)
+        assert not transport._idle
+        assert await post(transport, url) == (200, secret)
+        again = transport._idle[0]
+        transport.release(again)
+        assert list(transport._idle) == [again]
+
+
 async def test_a_slow_reader_stops_the_upstream(transport: HTTPTransport) -> None:
     """What waits here stays near the mark, however much the upstream would like to send."""
     piece = b"x" * 65536

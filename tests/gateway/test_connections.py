@@ -16,6 +16,7 @@ import pytest
 from gateway import server
 from gateway.server import Connection
 from gateway.settings import Settings
+from policies.charging import BYTES_PER_TOKEN
 from tests.gateway.upstreams import Call, Upstream, answer, silence, upstream
 from tests.gateway_harness import (
     Clock,
@@ -120,6 +121,10 @@ async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(
         await gateway.worker.ticker.tick()
         assert connection.flow.write_paused
         assert not connection.transport.is_closing()
+        (exchange,) = gateway.worker.dispatcher._parts.cashier._open.values()
+        written = exchange.delivered.total_bytes
+        unsent = connection.transport.get_write_buffer_size()
+        assert 0 < unsent < written
         await stops(gateway, clock)
         await up.calls[0].gone.wait()
         balance = await gateway.audited()
@@ -133,6 +138,7 @@ async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(
             while piece := await asyncio.get_running_loop().sock_recv(raw, 65536):
                 taken += piece
         assert not taken.endswith(b"0\r\n\r\n")  # what it reads now is no complete answer
+        assert line.tokens["completion"] * BYTES_PER_TOKEN <= written - unsent
 
 
 async def test_a_client_that_reads_steadily_is_never_cut_however_slow(
@@ -223,6 +229,11 @@ async def test_a_connection_is_reused_after_every_kind_of_error(redis_url: str) 
         _ = await gateway.audited()
 
 
+def body_of(request: bytes) -> bytes:
+    """Return what follows the head."""
+    return request.partition(b"\r\n\r\n")[2]
+
+
 async def test_pipelined_requests_are_answered_in_order(redis_url: str) -> None:
     """Three requests in one write: three answers, streams among them, one after another."""
     async with running(redis_url, settings(model(fake(tokens=2)))) as gateway:
@@ -267,6 +278,25 @@ async def test_a_client_that_pipelines_and_leaves_ends_the_request_that_is_answe
         (line,) = await gateway.journal()
         record = await gateway.generation(line.id)
         assert (record["outcome"], record["cancelled"]) == ("client_cut", True)
+
+
+async def test_a_client_that_asks_again_later_and_leaves_is_noticed(redis_url: str) -> None:
+    """While its second request waits nothing is read, so that its end has to be looked for."""
+    async with (
+        upstream(silence("words ")) as up,
+        running(redis_url, settings(model(up.endpoint("up"), id="m"))) as gateway,
+    ):
+        wire = await gateway.connect()
+        wire.writer.write(gateway.request(model="m", close=False))
+        await until(lambda: up.calls)
+        wire.writer.write(gateway.request(model="m", close=False))
+        (connection,) = gateway.server.server_state.connections
+        await until(lambda: connection.pipeline)
+        wire.writer.transport.abort()
+        await asyncio.wait_for(up.calls[0].gone.wait(), 10)
+        await idle(gateway)
+        assert len(up.calls) == 1
+        _ = await gateway.audited()
 
 
 async def test_open_streams_finish_while_a_worker_stops(redis_url: str) -> None:
@@ -357,6 +387,41 @@ async def test_a_request_in_two_pieces_and_one_with_expect_are_read(redis_url: s
 async def idle(gateway: Gateway) -> None:
     """Wait until no request is open."""
     await until(lambda: len(gateway.worker.ticker) == 0)
+
+
+async def test_a_worker_that_fills_up_while_bodies_come_takes_no_more(redis_url: str) -> None:
+    """Who was let in with an empty worker and sent the last byte late finds it full."""
+    async with upstream(*[silence("x ")] * 2) as up:
+        given = settings(model(up.endpoint("up"), id="m"), server={"max_streams": 2})
+        async with running(redis_url, given) as gateway:
+            await gateway.settled()
+            request = gateway.request(model="m", stream=True)
+            wires = [await gateway.connect() for _ in range(6)]
+            for wire in wires:
+                wire.writer.write(request[:-1])
+            await until(lambda: gateway.worker.bodies.held_bytes == 6 * (len(body_of(request)) - 1))
+            for wire in wires:
+                wire.writer.write(request[-1:])
+            await until(lambda: gateway.worker.bodies.held_bytes == 0)
+            assert len(gateway.worker.ticker) == 2
+            for wire in wires:
+                await wire.close()
+            await idle(gateway)
+
+
+async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection(
+    redis_url: str,
+) -> None:
+    """Chunks are of HTTP/1.1 (RFC 9112, 6.1)."""
+    async with running(redis_url, settings(model(fake(tokens=2)))) as gateway:
+        wire = await gateway.connect()
+        request = gateway.request(stream=True).replace(b" HTTP/1.1", b" HTTP/1.0", 1)
+        wire.writer.write(request)
+        head, _, body = (await wire.reader.read()).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert read_events(body)[-1] == "[DONE]"
+        assert body.endswith(b"[DONE]\n\n")
+        await wire.close()
 
 
 async def test_a_full_worker_answers_503_at_once(redis_url: str) -> None:

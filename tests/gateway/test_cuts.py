@@ -193,6 +193,11 @@ class Peer(Reply):
         """Everything it was sent."""
         return b"".join(data for _, data in self.sent)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Nothing: it had taken all of it."""
+        return 0
+
     async def drain(self) -> None:
         """Wait until it leaves; nothing is read any more."""
         await self.gone.wait()

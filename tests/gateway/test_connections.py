@@ -78,7 +78,9 @@ async def asking(gateway: Gateway) -> AsyncIterator[tuple[socket.socket, Connect
 async def reader(gateway: Gateway, **body: Any) -> AsyncIterator[tuple[socket.socket, Connection]]:
     """Ask on such a socket, for more than it holds."""
     async with asking(gateway) as (raw, connection):
-        request = gateway.request(model="m", max_tokens=16_000, **body)
+        ours = connection.transport.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        request = gateway.request(model="m", **{"max_tokens": 16_000} | body)
         await asyncio.get_running_loop().sock_sendall(raw, request)
         await until(lambda: connection.flow.write_paused)
         yield raw, connection
@@ -115,7 +117,7 @@ async def test_a_client_that_stops_reading_is_cut_and_pays_what_it_took(
     async with (
         upstream(endless) as up,
         running(redis_url, slow(up), times=clock.times) as gateway,
-        reader(gateway, stream=True) as (raw, connection),
+        reader(gateway, stream=True, max_tokens=100_000) as (raw, connection),
     ):
         clock.advance(SLOW_S * 0.9)  # the stall clock stands still while nobody reads
         await gateway.worker.ticker.tick()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from backends.collect import Collector
 from backends.types import CONTENT, AnswerHead, Finish, StreamEvent
 from backends.wire.openai_reply import COMMENT, ChunkEncoder, encode_answer, usage_body
 from gateway.clock import Ticker, Watch
-from gateway.dispatch import Client, Dispatcher, Sink
+from gateway.dispatch import Client, Dispatcher
 from gateway.errors import ErrorReply, Overloaded, internal, reply_for
 from gateway.exchange import Exchange
 from gateway.ids import REQUEST_ID_HEADER
@@ -36,7 +37,7 @@ EVENT_STREAM = (
 )
 
 
-class Responder:
+class Responder(ABC):
     """What both kinds of answer share: the exchange's life around the dispatcher's run."""
 
     def __init__(
@@ -67,7 +68,7 @@ class Responder:
         if self.reply.lost:
             self._client_left()
         try:
-            await self._dispatcher.run(self.exchange, Client(self.sink(), self.watch))
+            await self._dispatcher.run(self.exchange, Client(self, self.watch))
         except asyncio.CancelledError:
             if task.uncancel() > 0:
                 raise
@@ -81,14 +82,22 @@ class Responder:
             self.watch.close()
             withdraw(scope)
 
-    def sink(self) -> Sink:
-        """Return where the dispatcher sends the answer."""
-        raise NotImplementedError
+    @abstractmethod
+    def begin(self) -> None:
+        """See ``gateway.dispatch.Sink``: the responder itself takes the events."""
 
-    def on_tick(self, now: float) -> None:
+    @abstractmethod
+    async def send(self, events: Sequence[StreamEvent]) -> None:
+        """See ``gateway.dispatch.Sink``."""
+
+    @abstractmethod
+    async def finish(self, finish: Finish, bill: Bill) -> None:
+        """See ``gateway.dispatch.Sink``."""
+
+    def on_tick(self, now: float) -> None:  # noqa: B027 - nothing is due where nobody says so
         """Do what is due; called every tick."""
 
-    def over(self) -> None:
+    def over(self) -> None:  # noqa: B027
         """Note that nothing more may be sent."""
 
     def fail(self, reply: ErrorReply) -> None:
@@ -135,10 +144,6 @@ class StreamReply(Responder):
         self._encoder: ChunkEncoder | None = None
         self._quiet_since = self._now()
         self._quiet_s = self.settings.first_comment_ms / 1000
-
-    def sink(self) -> Sink:
-        """The responder itself takes the events."""
-        return self
 
     def begin(self) -> None:
         """Nothing was sent yet: a stream commits with its first content."""
@@ -215,10 +220,6 @@ class WholeReply(Responder):
         """See ``Responder``."""
         super().__init__(*parts)
         self._collector = Collector()
-
-    def sink(self) -> Sink:
-        """The responder itself takes the events."""
-        return self
 
     def begin(self) -> None:
         """Forget what an attempt that failed has left."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
+
+from gateway.bench import cost
 
 QUIET_STREAMS: Final = 100
 """With at most so many open, a full collection takes some milliseconds."""
@@ -34,10 +35,9 @@ def take_over() -> None:
 def rss_bytes() -> int:
     """Return this process's resident memory; 0 where the system does not say."""
     try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return cost.rss_bytes([os.getpid()])
     except OSError:
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Garbage:

@@ -59,6 +59,10 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nagle: bool = False
     """Whether the system may hold small writes back (TCP_NODELAY off)."""
 
+    def __repr__(self) -> str:
+        """Show what is asked; never the key."""
+        return f"Plan({self.url!r}, {self.model!r})"
+
     any_words: bool = False
     """Whether an answer need only be complete; else it must be the bench upstream's."""
 

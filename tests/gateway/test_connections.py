@@ -71,6 +71,8 @@ async def asking(gateway: Gateway) -> AsyncIterator[tuple[socket.socket, Connect
         raw.setblocking(False)
         await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", gateway.port))
         (connection,) = await until(lambda: [*gateway.server.server_state.connections])
+        ours = connection.transport.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         yield raw, connection
 
 
@@ -78,8 +80,6 @@ async def asking(gateway: Gateway) -> AsyncIterator[tuple[socket.socket, Connect
 async def reader(gateway: Gateway, **body: Any) -> AsyncIterator[tuple[socket.socket, Connection]]:
     """Ask on such a socket, for more than it holds."""
     async with asking(gateway) as (raw, connection):
-        ours = connection.transport.get_extra_info("socket")
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         request = gateway.request(model="m", **{"max_tokens": 16_000} | body)
         await asyncio.get_running_loop().sock_sendall(raw, request)
         await until(lambda: connection.flow.write_paused)
@@ -193,8 +193,6 @@ async def test_the_end_of_an_answer_that_nobody_reads_is_not_kept_for_ever(
         running(redis_url, slow(up), times=clock.times) as gateway,
         asking(gateway) as (raw, connection),
     ):
-        ours = connection.transport.get_extra_info("socket")
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         request = gateway.request(model="m", max_tokens=16_000)
         await asyncio.get_running_loop().sock_sendall(raw, request)
         await until(connection.transport.get_write_buffer_size)

@@ -85,7 +85,11 @@ def test_the_system_tells_how_large_we_are() -> None:
 @pytest.mark.anyio
 async def test_a_request_leaves_no_cycle_behind(redis_url: str) -> None:
     """Its objects go with their last reference: looking for them later would cost as much again."""
-    async with running(redis_url, settings(model(fake(tokens=3)))) as gateway:
+    given = settings(
+        model(fake(tokens=3)),
+        model(fake(tokens=9, fail={"how": "stall", "after_tokens": 1}), id="slow"),
+    )
+    async with running(redis_url, given) as gateway:
         for stream in (False, True):
             wire = await gateway.connect()
             wire.writer.write(gateway.request(stream=stream))
@@ -95,6 +99,11 @@ async def test_a_request_leaves_no_cycle_behind(redis_url: str) -> None:
         gc.collect()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
+            for _ in range(5):  # clients that leave in mid-answer
+                wire = await gateway.connect()
+                wire.writer.write(gateway.request(stream=True, model="slow"))
+                await wire.read_until(b"content")
+                await wire.close()
             for number in range(20):
                 wire = await gateway.connect()
                 wire.writer.write(gateway.request(stream=bool(number % 2)))

@@ -65,7 +65,7 @@ Judge = Callable[[Answer, bool], tuple[str, str] | None]
 
 
 def complete(answer: Answer, stream: bool) -> tuple[str, str] | None:
-    """Any complete answer is right: 200, content, a reason to finish, and an end of the stream."""
+    """Any complete answer is right: 200, a reason to finish, and an end of the stream."""
     if answer.status == 0 or not answer.whole:
         return "broken off", f"the connection was lost after {len(answer.body)} bytes of an answer"
     if answer.status != 200:

@@ -1,7 +1,10 @@
 """Adapters to every kind of upstream, behind one streaming verb.
 
 A kind of backend is a module of this package with a function ``build(config)``; nothing
-else registers it.
+else registers it. It may have a function ``check(config)``, which finds what is wrong with an
+endpoint before its secrets are known, and a msgspec struct ``Options`` with the keys that only
+endpoints of this kind have. What an adapter needs beyond the base requirements it imports in
+``build``.
 """
 
 from __future__ import annotations
@@ -9,9 +12,13 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+
+import msgspec
 
 from backends.base import Backend, BackendConfig
 
@@ -23,17 +30,47 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _defines_build(name)))
 
 
+@cache
+def option_owners() -> Mapping[str, tuple[str, ...]]:
+    """Return the keys that only endpoints of some kinds have, each with those kinds."""
+    owners: dict[str, tuple[str, ...]] = {}
+    for kind in kinds():
+        if options := getattr(_module(kind), "Options", None):
+            for field in msgspec.structs.fields(options):
+                owners[field.name] = (*owners.get(field.name, ()), kind)
+    return owners
+
+
+def check(config: BackendConfig) -> None:
+    """Find what is wrong with an endpoint, as far as it can be said without its secrets.
+
+    Raises:
+        ValueError: naming the key, and what to write instead.
+    """
+    module = _module(config.kind)
+    if options := getattr(module, "Options", None):
+        try:
+            msgspec.convert(dict(config.options), options)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{error}") from None
+    if checked := getattr(module, "check", None):
+        checked(config)
+
+
 def load(config: BackendConfig) -> Backend:
     """Import the adapter of ``config.kind`` and build one backend.
 
     Raises:
         ValueError: the kind is not one of ``kinds()``.
     """
-    if config.kind not in kinds():
-        raise ValueError(f"no backend {config.kind!r}; the kinds are {', '.join(kinds())}")
-    module = importlib.import_module(f"{__name__}.{config.kind}")
-    backend: Backend = module.build(config)
+    backend: Backend = _module(config.kind).build(config)
     return backend
+
+
+def _module(kind: str) -> ModuleType:
+    if kind not in kinds():
+        raise ValueError(f"'backend': no kind {kind!r}; known are {', '.join(kinds())}")
+    return importlib.import_module(f"{__name__}.{kind}")
 
 
 def _defines_build(name: str) -> bool:

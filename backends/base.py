@@ -5,11 +5,12 @@ Knows nothing of routing, money or the client's dialect.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from backends.auth import Secret
 from backends.types import ChatRequest, StreamEvent
 
 EventBatches: TypeAlias = AsyncIterator[Sequence[StreamEvent]]
@@ -31,7 +32,7 @@ class Capabilities:
 class BackendConfig:
     """What ``build`` of an adapter gets: one endpoint's settings, secrets resolved.
 
-    ``api_key`` is a function so that the secret is in no repr, and can rotate later.
+    Secrets are functions, so that they are in no repr and can rotate.
     """
 
     kind: str
@@ -40,13 +41,13 @@ class BackendConfig:
 
     base_url: str = ""
     socket_path: str = ""
-    api_key: Callable[[], str | None] = lambda: None
+    api_keys: tuple[Secret, ...] = ()
     connect_ms: int = 3000
     options_key: str = ""
     """The slug under which callers send vendor-specific fields to this endpoint."""
 
-    script: Mapping[str, Any] = field(default_factory=dict)
-    """Only for ``fake``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What only this kind knows, by the fields of its module's ``Options``."""
 
 
 class Backend(Protocol):

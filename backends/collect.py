@@ -6,15 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.types import Finish as FinishEvent
 from backends.types import (
+    AnnotationDelta,
     FinishReason,
+    ImageDelta,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
     TextDelta,
     ToolCallDelta,
+    VectorDelta,
 )
+from backends.types import Finish as FinishEvent
+from backends.wire.details import merge_details
 
 
 @dataclass(slots=True)
@@ -37,6 +41,9 @@ class Choice:
     calls: list[ToolCall] = field(default_factory=list)
     details: list[Any] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    annotations: list[Any] = field(default_factory=list)
+    vector: list[float] | str | None = None
     reason: FinishReason = "stop"
     raw_reason: str = ""
 
@@ -46,6 +53,7 @@ class ChatAnswer:
     """All choices, by index."""
 
     choices: list[Choice]
+    extras: dict[str, Any] | None = None
 
 
 class Collector:
@@ -54,6 +62,7 @@ class Collector:
     def __init__(self) -> None:
         """Start empty."""
         self._choices: dict[int, Choice] = {}
+        self._extras: dict[str, Any] | None = None
         self._texts: dict[tuple[int, str], list[str]] = {}
         self._calls: dict[tuple[int, int], tuple[ToolCall, list[str]]] = {}
 
@@ -68,12 +77,19 @@ class Collector:
                         self._choice(event.index).logprobs.extend(content or ())
                 case ReasoningDelta():
                     self._text(event.index, "reasoning", event.text)
-                    self._choice(event.index).details.extend(event.details or ())
+                    merge_details(self._choice(event.index).details, event.details or ())
                 case RefusalDelta():
                     self._text(event.index, "refusal", event.text)
                 case ToolCallDelta():
                     self._call(event)
+                case ImageDelta():
+                    self._choice(event.index).images.append(event.url)
+                case AnnotationDelta():
+                    self._choice(event.index).annotations.extend(event.annotations)
+                case VectorDelta():
+                    self._choice(event.index).vector = event.vector
                 case FinishEvent():
+                    self._extras = event.extras
                     for end in event.choices:
                         choice = self._choice(end.index)
                         choice.reason, choice.raw_reason = end.reason, end.raw_reason
@@ -86,7 +102,8 @@ class Collector:
             setattr(self._choice(index), name, "".join(pieces))
         for call, pieces in self._calls.values():
             call.arguments = "".join(pieces)
-        return ChatAnswer([self._choices[index] for index in sorted(self._choices)])
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        return ChatAnswer(choices, self._extras)
 
     def _choice(self, index: int) -> Choice:
         if index not in self._choices:

@@ -74,13 +74,28 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fail: Failure | None = None
 
 
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What only this kind knows."""
+
+    script: dict[str, Any] = {}
+
+
+def check(config: BackendConfig) -> None:
+    """Check the script.
+
+    Raises:
+        ValueError: it has a field or value that is not known.
+    """
+    read_script(config.options.get("script", {}))
+
+
 def build(config: BackendConfig) -> FakeBackend:
     """Build a fake from its script.
 
     Raises:
         ValueError: the script has a field or value that is not known.
     """
-    return FakeBackend(read_script(config.script))
+    return FakeBackend(read_script(config.options.get("script", {})))
 
 
 def read_script(document: Mapping[str, Any]) -> Script:

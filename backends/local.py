@@ -14,10 +14,12 @@ from urllib.parse import quote
 
 import msgspec
 
+from backends.answer_stream import AnswerStream
+from backends.auth import KeyAuth
 from backends.base import BackendConfig, Capabilities
-from backends.openai_stream import EventStream
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
+from backends.wire.openai_chat import StreamDecoder
 from backends.wire.openai_request import encode_request
 
 _FIELDS = frozenset(
@@ -32,6 +34,28 @@ _FIELDS = frozenset(
         "stop",
     }
 )
+
+
+_NO_AUTH = KeyAuth(())
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True):
+    """What only this kind knows."""
+
+    weights: str = ""
+    """``package:NAME`` or a folder in Hugging Face's format."""
+
+
+def check(config: BackendConfig) -> None:
+    """Check what can be checked before the engine runs.
+
+    Raises:
+        ValueError: a model's name is given, or no weights are.
+    """
+    if config.model:
+        raise ValueError("'model': the built-in engine goes by the public name; leave it out")
+    if not config.options.get("weights"):
+        raise ValueError("'weights': needed here: package:NAME or a folder in HF format")
 
 
 def build(config: BackendConfig) -> LocalBackend:
@@ -55,7 +79,7 @@ class LocalBackend:
         self._model = config.model
         self._transport = Transport(dataclasses.replace(config, base_url="http://engine/v1"))
 
-    def stream(self, request: ChatRequest, *, deadline: float) -> EventStream:
+    def stream(self, request: ChatRequest, *, deadline: float) -> AnswerStream:
         """Ask for a streamed answer; see ``backends.base.Backend.stream``.
 
         The caller's own limit is refused where it does not fit beside the prompt; a bound that is
@@ -77,7 +101,7 @@ class LocalBackend:
         if bound is not None:
             headers["X-Tollway-Max-Output"] = str(bound)
         call = Post("/chat/completions", headers, msgspec.json.encode(body))
-        return EventStream(self._transport, call)
+        return AnswerStream(self._transport, call, StreamDecoder(), _NO_AUTH)
 
     async def aclose(self) -> None:
         """Close idle connections."""

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import msgspec
 
-from backends.auth import bearer
+from backends.answer_stream import AnswerStream
+from backends.auth import KeyAuth
 from backends.base import BackendConfig, Capabilities
-from backends.openai_stream import EventStream
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
+from backends.wire.openai_chat import StreamDecoder
 from backends.wire.openai_request import encode_request
 
 
-def build(config: BackendConfig) -> OpenAIBackend:
-    """Build a backend for ``base_url`` (up to and including ``/v1``).
+def check(config: BackendConfig) -> None:
+    """Check what can be checked without secrets.
 
     Raises:
-        ValueError: there is no base URL.
+        ValueError: there is no base URL or no model.
     """
-    if not config.base_url:
-        raise ValueError("backend 'openai' needs 'base_url', such as https://api.example.com/v1")
+    if not config.base_url.startswith(("http://", "https://")):
+        raise ValueError("'base_url': needed here, such as https://api.example.com/v1")
+    if not config.model:
+        raise ValueError("'model': needed here: the upstream's name of the model")
+
+
+def build(config: BackendConfig) -> OpenAIBackend:
+    """Build a backend for ``base_url`` (up to and including ``/v1``)."""
     return OpenAIBackend(config)
 
 
@@ -32,8 +39,9 @@ class OpenAIBackend:
         """Prepare; nothing connects yet."""
         self._config = config
         self._transport = Transport(config)
+        self._auth = KeyAuth(config.api_keys)
 
-    def stream(self, request: ChatRequest, *, deadline: float) -> EventStream:
+    def stream(self, request: ChatRequest, *, deadline: float) -> AnswerStream:
         """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
         del deadline  # the dispatcher's guard covers it; HTTP has no field for it
         body = encode_request(
@@ -44,10 +52,9 @@ class OpenAIBackend:
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "X-Request-Id": request.request_id,
-            **bearer(self._config.api_key),
         }
         call = Post("/chat/completions", headers, msgspec.json.encode(body))
-        return EventStream(self._transport, call)
+        return AnswerStream(self._transport, call, StreamDecoder(), self._auth)
 
     async def aclose(self) -> None:
         """Close idle connections."""

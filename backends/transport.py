@@ -7,16 +7,12 @@ early one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 
 import httpx
-import msgspec
 
 from backends.base import BackendConfig
 from backends.errors import (
@@ -27,9 +23,9 @@ from backends.errors import (
     Phase,
     ProtocolError,
     StreamTruncated,
-    classify,
 )
 from backends.http1 import Connection, HTTPTransport
+from backends.wire.failure import refusal
 
 MAX_ERROR_BODY_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -164,6 +160,10 @@ class Transport:
             decoded = response.aiter_bytes()
         return Answer(self._transport, connection, decoded)
 
+    def url(self, path: str) -> str:
+        """Return the address of a path, as a signature needs it."""
+        return self._base_url + path
+
     async def aclose(self) -> None:
         """Close idle connections."""
         await self._transport.aclose()
@@ -229,51 +229,7 @@ async def _refusal(response: httpx.Response) -> BackendError:
                     break
     finally:
         await response.aclose()
-    message, code = read_error(body[:MAX_ERROR_BODY_BYTES])
-    if not message:
-        message = f"the upstream answered {response.status_code} {response.reason_phrase}"
-    # A redirect would carry our key to another address: it is refused like a wrong address.
-    return classify(
-        response.status_code,
-        message,
-        code=code,
-        retry_after_s=retry_after_s(response.headers.get("retry-after")),
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return refusal(
+        response.status_code, response.reason_phrase, headers, body[:MAX_ERROR_BODY_BYTES]
     )
-
-
-def read_error(body: bytes) -> tuple[str, str | None]:
-    """Find message and code in an OpenAI-like error body; ("", None) if there is none."""
-    try:
-        document = msgspec.json.decode(body)
-        if isinstance(document, list) and document:
-            document = document[0]
-        return error_words(document.get("error") or document if isinstance(document, dict) else "")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body.decode("utf-8", "replace").strip()[:500], None
-
-
-def error_words(error: object) -> tuple[str, str | None]:
-    """Return message and code of a decoded error object, whatever its shape."""
-    if isinstance(error, list) and error:
-        error = error[0]
-    if isinstance(error, str):
-        return error[:2000], None
-    if not isinstance(error, dict):
-        return "", None
-    message = error.get("message") or error.get("detail") or ""
-    code = error.get("code")
-    return str(message)[:2000], str(code) if code is not None else None
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Read a Retry-After header (RFC 9110 10.2.3: seconds or a date); None if unreadable."""
-    if value is None:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        try:
-            wait_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, wait_s) if math.isfinite(wait_s) else None

@@ -19,6 +19,9 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 
 OutputField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 
+Operation: TypeAlias = Literal["chat", "completions", "embeddings"]
+"""What is asked for: an answer to messages, the continuation of a prompt, or vectors."""
+
 
 def utf8_bytes(text: str) -> int:
     """Return how many bytes a text has on the wire."""
@@ -35,8 +38,17 @@ class ProviderPreferences(msgspec.Struct, frozen=True, kw_only=True):
     """Vendor-specific fields by provider slug, sent to that provider only."""
 
 
+class Native(msgspec.Struct, frozen=True):
+    """The client's own document, for an upstream of the same wire: nothing is translated there."""
+
+    wire: str
+    """``messages``, ``responses``, ``completions``, ``embeddings``; chat needs none."""
+
+    body: dict[str, Any]
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One chat request, as the planner, the ledger and every backend see it.
+    """One request, as the planner, the ledger and every backend see it.
 
     It has no ``stream`` flag: how the caller wants the answer shown is not the upstream's
     business. Per-attempt values (``output_bound``) are set with ``msgspec.structs.replace``.
@@ -70,7 +82,15 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The limit to send upstream for this attempt; None where the endpoint caps itself."""
 
     n: int = 1
+    """How many answers there will be, over all prompts."""
+
     stop: tuple[str, ...] = ()
+    operation: Operation = "chat"
+    inputs: tuple[Any, ...] = ()
+    """Of ``completions`` the prompts, of ``embeddings`` what gets a vector each. ``messages``
+    says the same of a single text prompt, for upstreams that know only messages."""
+
+    native: Native | None = None
     provider: ProviderPreferences = ProviderPreferences()
     request_id: str = ""
     account: str = ""
@@ -120,6 +140,27 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class ImageDelta(msgspec.Struct, frozen=True, gc=False):
+    """One whole image that the model made, as a URL (mostly ``data:``)."""
+
+    index: int
+    url: str
+
+
+class VectorDelta(msgspec.Struct, frozen=True, gc=False):
+    """The embedding of one input: numbers, or base64 of little-endian 32-bit floats."""
+
+    index: int
+    vector: list[float] | str
+
+
+class AnnotationDelta(msgspec.Struct, frozen=True, gc=False):
+    """Citations of one choice, in OpenAI's shape (``url_citation``) where they fit it."""
+
+    index: int
+    annotations: list[dict[str, Any]]
+
+
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of one tool call. ``id`` and ``name`` come with the first piece only."""
 
@@ -145,7 +186,7 @@ class ChoiceEnd(msgspec.Struct, frozen=True, gc=False):
     raw_reason: str
 
 
-class Finish(msgspec.Struct, frozen=True, gc=False):
+class Finish(msgspec.Struct, frozen=True):
     """The one clean end. Always the last event; a stream without it was cut."""
 
     choices: tuple[ChoiceEnd, ...]
@@ -153,13 +194,23 @@ class Finish(msgspec.Struct, frozen=True, gc=False):
     dropped_events: int = 0
     """Upstream events that were not JSON and were left out."""
 
+    extras: dict[str, Any] | None = None
+    """What only this vendor says of an answer; shown under the provider's name."""
 
-Delta: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+
+Content: TypeAlias = (
+    TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ImageDelta | VectorDelta
+)
+Delta: TypeAlias = Content | AnnotationDelta
+"""What an encoder of a client's dialect writes."""
+
 StreamEvent: TypeAlias = ResponseStart | Delta | UsageUpdate | Finish
 """One ``ResponseStart`` first and one ``Finish`` last, or a ``BackendError`` is raised."""
 
-CONTENT = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+CONTENT = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, ImageDelta, VectorDelta)
 """Event types that are content: the first one commits the answer to its endpoint."""
+
+DELTAS = (*CONTENT, AnnotationDelta)
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):

@@ -19,6 +19,7 @@ from gateway.errors import BodyTooSlow, ErrorReply, NotOffered, Overloaded, inte
 from gateway.ids import REQUEST_ID, request_id, request_id_of
 from gateway.log import log_fault
 from gateway.routes import catalogue, chat, generation, operations
+from gateway.routes.ask import dialect_of
 from gateway.settings import ServerSettings
 from gateway.wiring import WorkerConfig, running
 
@@ -75,8 +76,9 @@ def create_routes(config: WorkerConfig, times: Times | None = None) -> Litestar:
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer any error in the one shape that clients know."""
+    """Answer any error in the shape that the route's clients know."""
     reply = reply_for(error)
+    dialect = dialect_of(request)
     if isinstance(error, HTTPException):
         reply = _http_reply(request, error)
     elif isinstance(error, ClientGone):
@@ -87,9 +89,9 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     worker = getattr(request.app.state, "worker", None)
     if worker is not None:
         worker.metrics.refused(reply)
-        worker.metrics.turned_away(reply, request_id_of(request.scope))
+        worker.metrics.turned_away(reply, dialect.name, request_id_of(request.scope))
     return Response(
-        reply.encode(),
+        dialect.error(reply.body()),
         status_code=reply.status,
         media_type="application/json",
         headers=dict(reply.headers),

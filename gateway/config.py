@@ -166,10 +166,10 @@ def build_backend(
                 model=endpoint.model or model.id,
                 base_url=endpoint.base_url,
                 socket_path=engines.get(model.id, "") if local else "",
-                api_key=resolve_key(endpoint, source),
+                api_keys=(resolve_key(endpoint, source),),
                 connect_ms=endpoint.timeouts.connect_ms,
                 options_key=endpoint.slug,
-                script=endpoint.script,
+                options=endpoint.options,
             )
         )
     except ValueError as error:
@@ -213,10 +213,11 @@ def metrics_dir() -> Path | None:
 
 def weights_dir(endpoint: EndpointSettings, source: Path | None) -> Path:
     """Return the folder of an endpoint's weights, converted or given."""
-    kind, _, name = endpoint.weights.partition(":")
+    weights = str(endpoint.options["weights"])
+    kind, _, name = weights.partition(":")
     if kind == "package" and name:
         return models_dir() / name
-    return resolve_path(source, Path(endpoint.weights))
+    return resolve_path(source, Path(weights))
 
 
 def _read(path: Path) -> Any:
@@ -263,7 +264,10 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         found = _model_in(model.model_fields[part].annotation)
         if found is not None:
             model = found
-    return sorted(model.model_fields)
+    known = set(model.model_fields)
+    if model is EndpointSettings:
+        known = known.union(backends.option_owners()) - {"options"}
+    return sorted(known)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

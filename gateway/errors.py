@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, ClassVar
 
-import msgspec
-
 from backends.errors import BackendError, EndpointRejected, UpstreamFailed
 from backends.wire.checks import InvalidRequest, closest
 from policies.ledger.base import LedgerError, LedgerUnavailable, LimitExceeded, PaymentRequired
@@ -71,10 +69,6 @@ class ErrorReply:
             "param": self.param,
             "metadata": {"error_type": self.kind, **self.metadata},
         }
-
-    def encode(self) -> bytes:
-        """Return the body of an error answer."""
-        return msgspec.json.encode({"error": self.body()})
 
     @property
     def _names(self) -> tuple[str, str]:

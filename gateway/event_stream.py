@@ -16,8 +16,9 @@ from typing import Any
 from litestar.types import Receive, Scope, Send
 
 from backends.collect import Collector
-from backends.types import CONTENT, AnswerHead, Finish, StreamEvent
-from backends.wire.openai_reply import COMMENT, ChunkEncoder, encode_answer, usage_body
+from backends.types import DELTAS, AnswerHead, Finish, StreamEvent
+from backends.wire.dialect import StreamEncoder
+from backends.wire.sse import COMMENT
 from gateway.clock import Ticker, Watch
 from gateway.dispatch import Client, Dispatcher
 from gateway.errors import ErrorReply, Overloaded, internal, reply_for
@@ -103,7 +104,8 @@ class Responder(ABC):
     def fail(self, reply: ErrorReply) -> None:
         """Answer with an error; nothing has been sent."""
         given = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-        self.reply.whole(reply.status, [JSON, *given, *self.names()], reply.encode())
+        body = self.exchange.dialect.error(reply.body())
+        self.reply.whole(reply.status, [JSON, *given, *self.names()], body)
 
     def names(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that say which request this was, and what became of it."""
@@ -141,7 +143,7 @@ class StreamReply(Responder):
         super().__init__(*parts)
         self._started = False
         self._ended = False
-        self._encoder: ChunkEncoder | None = None
+        self._encoder: StreamEncoder | None = None
         self._quiet_since = self._now()
         self._quiet_s = self.settings.first_comment_ms / 1000
 
@@ -153,9 +155,13 @@ class StreamReply(Responder):
         if self.reply.full:  # before the text exists a second time, as bytes
             await self.reply.drain()
         encoder = self._encoder
+        opening = b""
         if encoder is None:
-            encoder = self._encoder = ChunkEncoder(self.exchange.head)
-        data = b"".join([encoder.delta(event) for event in events if isinstance(event, CONTENT)])
+            encoder = self._encode(self.exchange.head)
+            opening = encoder.open()
+        data = b"".join([encoder.delta(event) for event in events if isinstance(event, DELTAS)])
+        if opening:
+            data = opening + data
         if not self._started:
             self._open()
             data = COMMENT + data
@@ -167,11 +173,14 @@ class StreamReply(Responder):
         """Send the closing chunk and the end marker."""
         if not self._started:
             self._open()
-        encoder = self._encoder or ChunkEncoder(self.exchange.head)
+        encoder, opening = self._encoder, b""
+        if encoder is None:
+            encoder = self._encode(self.exchange.head)
+            opening = encoder.open()
         if self.reply.full:
             await self.reply.drain()
         self._ended = True
-        self.reply.end(encoder.finish(finish.choices, usage_body(bill.usage, bill.cost)))
+        self.reply.end(opening + encoder.finish(finish, bill.usage, bill.cost))
 
     def fail(self, reply: ErrorReply) -> None:
         """Answer with an error, or with an error chunk once the headers are out."""
@@ -182,10 +191,10 @@ class StreamReply(Responder):
             self._started = True
             super().fail(reply)
             return
-        encoder = self._encoder or ChunkEncoder(self._head())
+        encoder = self._encoder or self._encode(self._head())
         bill = self.exchange.bill
-        usage = usage_body(bill.usage, bill.cost) if bill is not None else None
-        self.reply.end(encoder.error(reply.body(), usage))
+        usage, cost = (None, None) if bill is None else (bill.usage, bill.cost)
+        self.reply.end(encoder.error(reply.body(), usage, cost))
 
     def on_tick(self, now: float) -> None:
         """Keep a quiet connection alive with a comment."""
@@ -205,6 +214,10 @@ class StreamReply(Responder):
         self._started = True
         self._quiet_s = self.settings.keepalive_ms / 1000
         self.reply.open(200, [*EVENT_STREAM, *self.names()])
+
+    def _encode(self, head: AnswerHead) -> StreamEncoder:
+        self._encoder = self.exchange.dialect.encoder(head, self.exchange.request)
+        return self._encoder
 
     def _head(self) -> AnswerHead:
         exchange = self.exchange
@@ -232,6 +245,8 @@ class WholeReply(Responder):
     async def finish(self, finish: Finish, bill: Bill) -> None:
         """Send the whole answer."""
         self._collector.add((finish,))
-        usage = usage_body(bill.usage, bill.cost)
-        data = encode_answer(self.exchange.head, self._collector.answer(), usage)
+        exchange = self.exchange
+        data = exchange.dialect.whole(
+            exchange.head, exchange.request, self._collector.answer(), bill.usage, bill.cost
+        )
         self.reply.whole(200, [JSON, *self.names()], data)

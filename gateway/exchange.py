@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backends.types import AnswerHead, ChatRequest, ChoiceEnd, Cost, Usage
+from backends.wire.dialect import Dialect
 from gateway.auth import Caller
 from policies.charging import Bill, Bounds, Delivered, Outcome, bill
 from policies.ledger.base import Checkpoint, LineMeta
@@ -37,6 +38,9 @@ class Exchange:
     """The generation id, and the id of its reservation."""
 
     request: ChatRequest
+    dialect: Dialect
+    """How the client speaks."""
+
     caller: Caller
     streamed: bool
     created_s: int

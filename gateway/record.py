@@ -15,6 +15,9 @@ from gateway.exchange import Attempt, Exchange
 from policies.charging import Outcome
 from policies.types import Candidate
 
+API_TYPES = {"openai": "completions"}
+"""OpenRouter's names of the dialects, where ours differ."""
+
 
 def generation_record(exchange: Exchange) -> bytes:
     """Return the record of a closed exchange as JSON."""
@@ -29,7 +32,7 @@ def generation_record(exchange: Exchange) -> bytes:
         "model": view.model if view else exchange.plan_model,
         "provider_name": view.provider if view else None,
         "endpoint": view.id if view else None,
-        "api_type": "completions",
+        "api_type": API_TYPES.get(exchange.dialect.name, exchange.dialect.name),
         "streamed": exchange.streamed,
         "cancelled": exchange.client_gone,
         "outcome": str(exchange.outcome),

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from backends.wire.chat import CHAT
 from gateway.clock import Times
 from gateway.errors import ErrorReply
 from gateway.ids import request_id
@@ -193,7 +194,7 @@ class Connection(HttpToolsProtocol):
             self.cut()
             return
         self._refused = True
-        body = reply.encode()
+        body = CHAT.error(reply.body())
         lines = (
             "content-type: application/json",
             f"content-length: {len(body)}",

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 import backends
-from backends.fake import read_script
+from backends.base import BackendConfig
 from policies import pricing
 
 CAPABILITIES: dict[str, tuple[str, ...]] = {
@@ -124,7 +124,7 @@ class BreakerSettings(Frozen):
 
 
 class EndpointSettings(Frozen):
-    """One way to serve a model."""
+    """One way to serve a model. Keys that are not here are the backend kind's own."""
 
     later = {
         "limits": "limits of an endpoint are not offered",
@@ -147,30 +147,42 @@ class EndpointSettings(Frozen):
     timeouts: TimeoutSettings = TimeoutSettings()
     retries: int = Field(2, ge=0, le=10)
     breaker: BreakerSettings = BreakerSettings()
-    weights: str = ""
-    script: dict[str, Any] = {}
     limits: None = None
     credentials: None = None
     labels: None = None
+    options: dict[str, Any] = {}
+    """The keys that only this kind of backend has, gathered."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if "options" in data:
+            raise ValueError("'options': write the backend's own keys beside the others")
+        owners = backends.option_owners()
+        options = {name: value for name, value in data.items() if name in owners}
+        rest = {name: value for name, value in data.items() if name not in owners}
+        kind = data.get("backend")
+        for name, value in tuple(options.items()):
+            if kind in backends.kinds() and kind not in owners[name]:
+                if value:
+                    which = " or ".join(owners[name])
+                    raise ValueError(f"{name!r}: only for backend {which}; leave it out")
+                del options[name]
+        return rest | {"options": options}
 
     @model_validator(mode="after")
     def _fits_backend(self, info: ValidationInfo) -> Self:
         del info
-        if self.backend not in backends.kinds():
-            known = ", ".join(backends.kinds())
-            raise ValueError(f"'backend': no kind {self.backend!r}; known are {known}")
-        if self.backend == "openai" and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError("'base_url': needed here, such as https://api.example.com/v1")
-        if self.backend == "openai" and self.model is None:
-            raise ValueError("'model': needed here: the upstream's name of the model")
-        if self.backend == "local" and self.model is not None:
-            raise ValueError("'model': the built-in engine goes by the public name; leave it out")
-        if self.backend == "local" and not self.weights:
-            raise ValueError("'weights': needed here: package:NAME or a folder in HF format")
-        if self.backend == "fake":
-            read_script(self.script)
-        elif self.script:
-            raise ValueError("'script': only the fake backend has one")
+        backends.check(
+            BackendConfig(
+                kind=self.backend,
+                model=self.model or "",
+                base_url=self.base_url,
+                options=self.options,
+            )
+        )
         if unknown := sorted(set(self.capabilities) - set(CAPABILITIES)):
             raise ValueError(
                 f"'capabilities.{unknown[0]}': unknown; known are {', '.join(CAPABILITIES)}"

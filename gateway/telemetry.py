@@ -133,7 +133,7 @@ class Metrics:
         """Count a request that was planned or refused, and keep its line."""
         view = exchange.candidate.view if exchange.candidate else None
         model = view.model if view else exchange.plan_model
-        self.requests("openai", model, exchange.status).inc()
+        self.requests(exchange.dialect.name, model, exchange.status).inc()
         self.request_seconds(model).observe(now - exchange.opened)
         bill = exchange.bill
         if bill is not None and view is not None and exchange.outcome is not Outcome.FAILED:
@@ -152,9 +152,9 @@ class Metrics:
         """Count a request that was refused before any try."""
         self.rejections(reply.kind).inc()
 
-    def turned_away(self, reply: ErrorReply, request_id: str) -> None:
+    def turned_away(self, reply: ErrorReply, dialect: str, request_id: str) -> None:
         """Count and log an error answer that no exchange stands behind."""
-        self.requests("openai", "", reply.status).inc()
+        self.requests(dialect, "", reply.status).inc()
         self.access.add({"request_id": request_id, "status": reply.status, "error": reply.kind})
 
     def text(self) -> bytes:

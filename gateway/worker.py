@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 from litestar.types import ASGIApp
 
-from backends.wire.openai_request import Decoded
+from backends.wire.dialect import Decoded, Dialect
 from gateway.auth import Authenticator, Caller
 from gateway.background import Background
 from gateway.body import Bodies
@@ -49,7 +49,9 @@ class Worker:
         """
         self.overload.check(len(self.ticker))
 
-    def answer(self, decoded: Decoded, caller: Caller, request_id: str) -> ASGIApp:
+    def answer(
+        self, decoded: Decoded, dialect: Dialect, caller: Caller, request_id: str
+    ) -> ASGIApp:
         """Return the responder for one decoded request.
 
         Raises:
@@ -62,6 +64,7 @@ class Worker:
             request=msgspec.structs.replace(
                 decoded.request, request_id=request_id, account=caller.account
             ),
+            dialect=dialect,
             caller=caller,
             streamed=decoded.stream,
             created_s=created_s,

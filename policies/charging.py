@@ -14,13 +14,15 @@ import msgspec
 
 from backends.types import (
     CONTENT,
+    Content,
     Cost,
-    Delta,
+    ImageDelta,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
     Usage,
     UsageUpdate,
+    VectorDelta,
     utf8_bytes,
 )
 from backends.types import ToolCallDelta as Call
@@ -162,11 +164,13 @@ def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
     return Usage(min(prompt, bounds.prompt_tokens), min(completion, bounds.output_tokens))
 
 
-def content_bytes(event: Delta) -> int:
+def content_bytes(event: Content) -> int:
     """Return the UTF-8 length of what an event shows the client."""
     if isinstance(event, Call):
         return sum(utf8_bytes(text) for text in (event.id, event.name, event.arguments) if text)
-    return utf8_bytes(event.text)
+    if isinstance(event, ImageDelta):
+        return len(event.url)
+    return 0 if isinstance(event, VectorDelta) else utf8_bytes(event.text)
 
 
 def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) -> str | None:

@@ -7,27 +7,29 @@ chunk that carries finish reason and usage together (design decision 8).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import msgspec
 
 from backends.collect import ChatAnswer, Choice
 from backends.types import (
+    AnnotationDelta,
     AnswerHead,
-    ChoiceEnd,
+    ChatRequest,
     Cost,
     Delta,
+    Finish,
+    ImageDelta,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
     Usage,
+    VectorDelta,
 )
 
 DONE = b"data: [DONE]\n\n"
-COMMENT = b": tollway\n\n"
-"""A comment holds proxies and clients back from giving up; parsers skip it."""
 
 _NANODOLLARS = 10**9
 _PLAIN_END = b'},"finish_reason":null,"native_finish_reason":null,"logprobs":null}]}\n\n'
@@ -69,11 +71,16 @@ class ChunkEncoder:
 
     __slots__ = ("_head", "_prefix", "_text")
 
-    def __init__(self, head: AnswerHead) -> None:
+    def __init__(self, head: AnswerHead, request: ChatRequest) -> None:
         """Prepare what every chunk repeats."""
+        del request  # an answer of this dialect repeats nothing of it
         self._head = _head_fields(head, "chat.completion.chunk")
         self._prefix = b"data: " + _encode(self._head)[:-1] + b',"choices":['
         self._text = self._prefix + b'{"index":0,"delta":{"role":"assistant","content":'
+
+    def open(self) -> bytes:
+        """Nothing precedes the first chunk."""
+        return b""
 
     def delta(self, event: Delta) -> bytes:
         """Return the chunk of one content event."""
@@ -91,7 +98,7 @@ class ChunkEncoder:
         }
         return self._prefix + _encode(choice) + b"]}\n\n"
 
-    def finish(self, ends: Sequence[ChoiceEnd], usage: Mapping[str, Any]) -> bytes:
+    def finish(self, finish: Finish, usage: Usage, cost: Cost) -> bytes:
         """Return the closing chunk and the stream's end marker."""
         choices = [
             {
@@ -101,11 +108,14 @@ class ChunkEncoder:
                 "native_finish_reason": end.raw_reason,
                 "logprobs": None,
             }
-            for end in ends
+            for end in finish.choices
         ]
-        return self._chunk({"choices": choices, "usage": usage}) + DONE
+        rest = {"choices": choices, "usage": usage_body(usage, cost)}
+        if finish.extras:
+            rest["provider_extras"] = {self._head["provider"]: finish.extras}
+        return self._chunk(rest) + DONE
 
-    def error(self, error: Mapping[str, Any], usage: Mapping[str, Any] | None) -> bytes:
+    def error(self, error: Mapping[str, Any], usage: Usage | None, cost: Cost | None) -> bytes:
         """Return the chunk that ends a stream which failed. No end marker follows it."""
         choice = {
             "index": 0,
@@ -115,17 +125,33 @@ class ChunkEncoder:
             "logprobs": None,
         }
         rest: dict[str, Any] = {"error": error, "choices": [choice]}
-        return self._chunk(rest if usage is None else rest | {"usage": usage})
+        if usage is not None and cost is not None:
+            rest["usage"] = usage_body(usage, cost)
+        return self._chunk(rest)
 
     def _chunk(self, rest: Mapping[str, Any]) -> bytes:
         return b"data: " + _encode({**self._head, **rest}) + b"\n\n"
 
 
-def encode_answer(head: AnswerHead, answer: ChatAnswer, usage: Mapping[str, Any]) -> bytes:
+def encode_answer(
+    head: AnswerHead, request: ChatRequest, answer: ChatAnswer, usage: Usage, cost: Cost
+) -> bytes:
     """Return the body of a whole answer."""
-    choices = [_choice_body(choice) for choice in answer.choices]
+    del request
     body = _head_fields(head, "chat.completion")
-    return _encode({**body, "system_fingerprint": None, "choices": choices, "usage": usage})
+    body |= {
+        "system_fingerprint": None,
+        "choices": [_choice_body(choice) for choice in answer.choices],
+        "usage": usage_body(usage, cost),
+    }
+    if answer.extras:
+        body["provider_extras"] = {head.provider: answer.extras}
+    return _encode(body)
+
+
+def encode_error(error: Mapping[str, Any]) -> bytes:
+    """Return the body of an error answer."""
+    return _encode({"error": error})
 
 
 def _head_fields(head: AnswerHead, kind: str) -> dict[str, Any]:
@@ -147,6 +173,13 @@ def _delta_body(event: Delta) -> dict[str, Any]:
             return body if event.details is None else body | {"reasoning_details": event.details}
         case RefusalDelta():
             return {"role": "assistant", "content": "", "refusal": event.text}
+        case ImageDelta():
+            image = {"type": "image_url", "image_url": {"url": event.url}}
+            return {"role": "assistant", "content": "", "images": [image]}
+        case AnnotationDelta():
+            return {"role": "assistant", "content": "", "annotations": event.annotations}
+        case VectorDelta():
+            raise AssertionError("a vector is no answer of a chat")
         case ToolCallDelta():
             function: dict[str, Any] = {"arguments": event.arguments}
             if event.name is not None:
@@ -169,6 +202,12 @@ def _choice_body(choice: Choice) -> dict[str, Any]:
     }
     if choice.details:
         message["reasoning_details"] = choice.details
+    if choice.images:
+        message["images"] = [
+            {"type": "image_url", "image_url": {"url": url}} for url in choice.images
+        ]
+    if choice.annotations:
+        message["annotations"] = choice.annotations
     if choice.calls:
         message["tool_calls"] = [
             {

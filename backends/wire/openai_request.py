@@ -14,6 +14,7 @@ import msgspec
 from backends.types import ChatRequest, OutputField, ProviderPreferences
 from backends.wire import checks
 from backends.wire.checks import InvalidRequest
+from backends.wire.dialect import Decoded
 
 _SAMPLING: dict[str, Callable[[str, Any], Any]] = {
     "temperature": checks.number(0, 2),
@@ -53,6 +54,9 @@ _FEATURES: dict[str, Callable[[str, Any], Any]] = {
     "service_tier": checks.text,
 }
 _TO_UPSTREAM = _SAMPLING | _FEATURES
+CHAT_FIELDS = frozenset({*_TO_UPSTREAM, "image_url", "input_audio", "video_url", "file"})
+"""Every field and part of this dialect that an endpoint can honor or lack."""
+
 _OUTPUT_FIELDS: tuple[OutputField, ...] = ("max_completion_tokens", "max_tokens")
 
 _NOT_SENT: dict[str, Callable[[str, Any], Any]] = {
@@ -109,13 +113,6 @@ _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
 }
 """A field with one of these values counts as absent when endpoints are chosen."""
-
-
-class Decoded(msgspec.Struct, frozen=True):
-    """A client's body, understood."""
-
-    request: ChatRequest
-    stream: bool
 
 
 def decode_request(body: bytes) -> Decoded:

@@ -10,8 +10,14 @@ import codecs
 from collections.abc import Iterator
 from typing import Final
 
+COMMENT: Final = b": tollway\n\n"
+"""A comment holds proxies and clients back from giving up; parsers skip it."""
+
 MAX_EVENT_BYTES: Final = 1024 * 1024
 """An event longer than this is not a model's; reading on would only fill memory."""
+
+MAX_STRAY_BYTES: Final = 16 * 1024
+_FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
 
 
 class EventTooLong(ValueError):
@@ -24,7 +30,7 @@ class SSEDecoder:
     Lines may end in LF, CRLF or CR; several ``data`` lines of one event are joined by LF.
     """
 
-    __slots__ = ("_after_cr", "_data", "_first", "_rest", "_size")
+    __slots__ = ("_after_cr", "_data", "_first", "_rest", "_size", "stray")
 
     def __init__(self) -> None:
         """Start at the beginning of a stream."""
@@ -33,6 +39,9 @@ class SSEDecoder:
         self._size = 0
         self._first = True
         self._after_cr = False
+        self.stray = b""
+        """Lines that are of no event stream, up to a bound: some servers break into one with an
+        error as a bare document."""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the data of each event that ``chunk`` completes.
@@ -91,6 +100,8 @@ class SSEDecoder:
         elif line == b"data":
             self._data.append(b"")
         else:
+            if len(self.stray) < MAX_STRAY_BYTES and not line.startswith(_FIELDS):
+                self.stray += line[:MAX_STRAY_BYTES] + b"\n"
             return
         self._size += len(line)
 

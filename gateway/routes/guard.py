@@ -37,5 +37,11 @@ async def admit(worker: Worker, headers: Iterable[tuple[bytes, bytes]]) -> Calle
     Raises:
         Unauthorized: no working API key.
     """
-    given = next((value for name, value in headers if name == b"authorization"), None)
-    return await worker.auth.authenticate(None if given is None else given.decode("latin-1"))
+    given = ""
+    for name, value in headers:
+        if name == b"authorization":
+            given = value.decode("latin-1")
+            break
+        if name == b"x-api-key":  # as Anthropic's clients send it
+            given = f"Bearer {value.decode('latin-1')}"
+    return await worker.auth.authenticate(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.house import PACKAGES, ROOT
+import backends
+from tests.architecture.house import PACKAGES, ROOT, sources
 
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers", "numpy", "local_engine"}
 
@@ -21,6 +23,19 @@ def test_the_import_contracts_hold() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 broken" in done.stdout
+
+
+def test_adapters_do_not_know_each_other() -> None:
+    """A kind of backend is one file: what two of them need lies beside them."""
+    adapters = {f"backends.{kind}" for kind in backends.kinds()}
+    for source in sources():
+        name = source.path.removesuffix(".py").replace("/", ".")
+        if name not in adapters:
+            continue
+        imported = {
+            node.module for node in ast.walk(source.tree) if isinstance(node, ast.ImportFrom)
+        }
+        assert imported & adapters == set(), source.path
 
 
 def test_a_worker_starts_without_torch() -> None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 def fake(**script: Any) -> Backend:
     """Build one from a script."""
-    return build(BackendConfig("fake", "fake", script=script))
+    return build(BackendConfig("fake", "fake", options={"script": script}))
 
 
 class TestFake(BackendContract):

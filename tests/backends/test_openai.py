@@ -15,7 +15,8 @@ pytestmark = pytest.mark.anyio
 
 def config(base_url: str, key: str | None = "sk-test") -> BackendConfig:
     """Return the settings of an endpoint."""
-    return BackendConfig("openai", "up-model", base_url, api_key=lambda: key, options_key="acme")
+    keys = (lambda: key,)
+    return BackendConfig("openai", "up-model", base_url, api_keys=keys, options_key="acme")
 
 
 class TestOpenAI(OpenAIWireContract):

@@ -15,7 +15,8 @@ from backends.errors import (
     ProtocolError,
     StreamTruncated,
 )
-from backends.transport import MappedErrors, read_error, retry_after_s
+from backends.transport import MappedErrors
+from backends.wire.failure import read_error, retry_after_s
 
 _BREAKS = (ConnectionFailed, StreamTruncated)
 MAP: dict[type[Exception], tuple[type[BackendError], type[BackendError]]] = {

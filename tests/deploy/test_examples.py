@@ -43,8 +43,8 @@ def test_an_example_loads_and_its_endpoints_can_be_built(
                     model=endpoint.model or model.id,
                     base_url=endpoint.base_url,
                     socket_path="/nowhere.sock" if endpoint.backend == "local" else "",
-                    api_key=api_key,
-                    script=endpoint.script,
+                    api_keys=(api_key,),
+                    options=endpoint.options,
                 )
             )
 

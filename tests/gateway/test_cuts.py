@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backends.wire.chat import CHAT
 from backends.wire.openai_request import decode_request
 from gateway.auth import Caller
 from gateway.event_stream import StreamReply
@@ -230,7 +231,9 @@ class Peer(Reply):
 def responder(gateway: Gateway, **body: Any) -> StreamReply:
     """Return the responder of a streamed request."""
     request = gateway.request(model="m", stream=True, **body).split(b"\r\n\r\n", 1)[1]
-    answering = gateway.worker.answer(decode_request(request), Caller("acct", "k", ()), "req-1")
+    answering = gateway.worker.answer(
+        decode_request(request), CHAT, Caller("acct", "k", ()), "req-1"
+    )
     assert isinstance(answering, StreamReply)
     return answering
 

@@ -35,8 +35,10 @@ from backends.types import (
     Usage,
     UsageUpdate,
 )
-from backends.wire.openai_chat import StreamDecoder, read_usage, stream_error
-from backends.wire.openai_reply import COMMENT, ChunkEncoder, usage_body
+from backends.wire.failure import stream_error
+from backends.wire.openai_chat import StreamDecoder, read_usage
+from backends.wire.openai_reply import ChunkEncoder, usage_body
+from backends.wire.sse import COMMENT
 from tests.upstream import DONE, answer, choice, chunk, data, delta, usage
 from tests.wire.test_sse import split
 

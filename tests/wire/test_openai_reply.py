@@ -21,7 +21,8 @@ from backends.types import (
     ToolCallDelta,
     Usage,
 )
-from backends.wire.openai_reply import COMMENT, DONE, ChunkEncoder, encode_answer, usage_body, usd
+from backends.wire.openai_reply import DONE, ChunkEncoder, encode_answer, usage_body, usd
+from backends.wire.sse import COMMENT
 
 HEAD = AnswerHead("gen-1", 'acme/"chat"', "acme", 1_700_000_000)
 ENCODER = ChunkEncoder(HEAD)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from backends.errors import BackendError, EndpointRejected, ProtocolError, StreamTruncated
-from backends.transport import read_error
 from backends.types import CONTENT, Finish, ResponseStart, StreamEvent, TextDelta
+from backends.wire.failure import read_error
 from backends.wire.openai_chat import StreamDecoder
 from policies.charging import Bounds, Delivered, Outcome, bill
 from policies.pricing import Price, tariff

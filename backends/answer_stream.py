@@ -1,4 +1,4 @@
-"""One streamed answer of the OpenAI chat wire; shared by the adapters of that wire."""
+"""One streamed answer of an upstream over HTTP; shared by the adapters."""
 
 from __future__ import annotations
 
@@ -8,31 +8,44 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
+from backends.auth import Auth
 from backends.errors import BackendError
 from backends.transport import Answer, Post, Transport
 from backends.types import StreamEvent
-from backends.wire.openai_chat import StreamDecoder
+from backends.wire.decoder import AnswerDecoder
 
 REST_S: Final = 0.02
 """How long the end of the body may take after the answer's end: a connection whose answer was
 not read to its end cannot be used again."""
 
 
-class EventStream:
+class AnswerStream:
     """What ``backends.base.Backend.stream`` returns: a context, and within it the batches."""
 
-    __slots__ = ("_answer", "_call", "_decoder", "_transport")
+    __slots__ = ("_answer", "_auth", "_call", "_decoder", "_transport")
 
-    def __init__(self, transport: Transport, call: Post) -> None:
-        """Prepare; entering the context sends ``call``."""
+    def __init__(
+        self, transport: Transport, call: Post, decoder: AnswerDecoder, auth: Auth
+    ) -> None:
+        """Prepare; entering the context sends ``call``, authenticated."""
         self._transport = transport
         self._call = call
-        self._decoder = StreamDecoder()
+        self._decoder = decoder
+        self._auth = auth
         self._answer: Answer
 
     async def __aenter__(self) -> Self:
         """Ask; see ``Transport.post``."""
-        self._answer = await self._transport.post(self._call)
+        auth, call = self._auth, self._call
+        await auth.ready()
+        headers = auth.headers(self._transport.url(call.path), call.body)
+        try:
+            self._answer = await self._transport.post(
+                Post(call.path, {**call.headers, **headers}, call.body)
+            )
+        except BackendError as error:
+            auth.failed(headers, error)
+            raise
         return self
 
     def __aiter__(self) -> Self:

@@ -1,0 +1,371 @@
+"""What all upstream wires share: bytes of one answer in, lawful events out.
+
+A wire's module says what one payload means; framing, bookkeeping and the laws of a stream
+(one start, one finish, a reason for every choice that spoke, complete tool calls) are here.
+An upstream that answers whole where a stream was asked for is understood as well.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from backends.errors import (
+    BackendError,
+    ProtocolError,
+    StreamTruncated,
+    UpstreamFailed,
+)
+from backends.types import (
+    ChoiceEnd,
+    Content,
+    Finish,
+    FinishReason,
+    ResponseStart,
+    StreamEvent,
+    ToolCallDelta,
+    Usage,
+    UsageUpdate,
+)
+from backends.wire.failure import stream_error
+from backends.wire.reasons import reason_of
+from backends.wire.sse import EventTooLong, SSEDecoder
+
+_DONE: Final = b"[DONE]"
+_SPACE: Final = b" \t\r\n"
+_BOM: Final = b"\xef\xbb\xbf"
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class Framing(Protocol):
+    """Cuts a body into payloads, whatever the reads' boundaries."""
+
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
+        """Return the payloads that ``chunk`` completes."""
+        ...
+
+    def end(self) -> Iterable[bytes]:
+        """Return a payload that only the body's end completes."""
+        ...
+
+
+class _Call:
+    """A tool call while its pieces come."""
+
+    __slots__ = ("id", "name", "opened", "said")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.opened = False
+        self.said = ""
+        """Arguments: what came before the name is known; later, whether any came."""
+
+
+class AnswerDecoder(ABC):
+    """Turns the body of one answer into events.
+
+    ``feed`` bytes as they arrive until ``done`` or ``failure``; call ``end`` when the body
+    ends first. What came before a failure is returned before it, wherever the reads were cut.
+
+    Attributes:
+        done: the answer has ended cleanly, and ``Finish`` was returned.
+        failure: why the answer broke, or None: an error in the stream, no finish reason, or
+            not the wire it should be.
+        extras: what only this vendor says; goes out with ``Finish``.
+    """
+
+    wire = "the"
+    """How errors name this wire."""
+
+    implied_reason: str | None = None
+    """The raw reason of choices that end without one; None where that means a cut."""
+
+    def __init__(self, new_id: Callable[[], str] | None = None) -> None:
+        """Start before the first byte; ``new_id`` names calls that an upstream left nameless."""
+        self.done = False
+        self.failure: BackendError | None = None
+        self.extras: dict[str, Any] = {}
+        self._frames: Framing | None = None
+        self._whole: list[bytes] | None = None
+        self._new_id = new_id or call_id
+        self._started = False
+        self._usage: Usage | None = None
+        self._stale = False
+        self._spoke: set[int] = set()
+        self._ends: dict[int, ChoiceEnd] = {}
+        self._calls: dict[tuple[int, int], _Call] = {}
+        self._ids: set[str] = set()
+        self._dropped = 0
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """Return the events that ``data`` completes."""
+        events: list[StreamEvent] = []
+        if self._frames is not None:
+            self._take(self._frames.feed(data), events)
+        elif self._whole is not None:
+            self._whole.append(data)
+        elif start := data.removeprefix(_BOM).lstrip(_SPACE):
+            self._frames = self.framing(start[:1])
+            if self._frames is None:
+                self._whole = [start]
+            else:
+                self._take(self._frames.feed(start), events)
+        return events
+
+    def end(self) -> list[StreamEvent]:
+        """The body ended: finish if the answer is complete."""
+        events: list[StreamEvent] = []
+        if self.done or self.failure is not None:
+            return events
+        if self._whole is not None:
+            self._take((b"".join(self._whole),), events, whole=True)
+        elif self._frames is not None:
+            self._take(self._frames.end(), events)
+        if not self.done and self.failure is None:
+            self._take((_DONE,), events)
+        return events
+
+    # What a wire's module gives.
+
+    def framing(self, first: bytes) -> Framing | None:
+        """Return how the body is cut, seen from its first byte; None for one JSON document."""
+        return None if first in (b"{", b"[") else SSEDecoder()
+
+    @abstractmethod
+    def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
+        """Take one payload of the stream.
+
+        Raises:
+            BackendError: it says that the answer failed.
+            msgspec.DecodeError: it is not JSON, or (``ValidationError``) of another wire.
+        """
+
+    @abstractmethod
+    def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
+        """Take an answer that came whole. It is no error; ends of choices are in it.
+
+        Raises:
+            BackendError: it is no answer of this wire, or says that it failed.
+        """
+
+    # What it says of the answer, in the order of the wire.
+
+    def begin(self, events: list[StreamEvent], name: Any = None, model: Any = None) -> None:
+        """The upstream has begun to answer; later calls have no effect."""
+        if not self._started:
+            self._started = True
+            model = model if isinstance(model, str) and model else None
+            events.append(ResponseStart(word(name), model))
+
+    def say(self, events: list[StreamEvent], event: Content) -> None:
+        """Add content of a choice."""
+        events.append(event)
+        self._spoke.add(event.index)
+        self._stale = True
+
+    def call(
+        self,
+        events: list[StreamEvent],
+        index: int,
+        position: int,
+        id: Any = None,  # noqa: A002
+        name: str | None = None,
+        arguments: str = "",
+    ) -> None:
+        """Add a piece of the call at ``position`` of a choice; id and name count once."""
+        call = self._calls.get((index, position))
+        if call is None:
+            call = self._calls[index, position] = _Call()
+            self._spoke.add(index)
+        self._stale = True
+        if call.opened:
+            if arguments:
+                call.said = "yes"
+                events.append(ToolCallDelta(index, position, None, None, arguments))
+            return
+        call.id = call.id or word(id) or ""
+        call.name = call.name or name or ""
+        call.said += arguments
+        if call.name:
+            self._open(events, index, position, call)
+
+    def called(self, index: int, position: int) -> bool:
+        """Whether a call was begun there."""
+        return (index, position) in self._calls
+
+    def end_call(self, events: list[StreamEvent], index: int, position: int) -> None:
+        """A call is complete: without arguments it gets an empty object, without name one."""
+        call = self._calls[index, position]
+        if not call.opened:
+            call.name = call.name or "tool"
+            self._open(events, index, position, call)
+        if not call.said.strip():
+            call.said = "{}"
+            events.append(ToolCallDelta(index, position, None, None, "{}"))
+
+    def end_choice(
+        self,
+        events: list[StreamEvent],
+        index: int,
+        raw: str,
+        reason: FinishReason | None = None,
+    ) -> None:
+        """A choice has ended, with the upstream's own word for it.
+
+        Raises:
+            UpstreamFailed: the word means that the answer failed.
+        """
+        reason = reason or reason_of(raw)
+        for choice, position in list(self._calls):
+            if choice == index:
+                self.end_call(events, index, position)
+                if reason == "stop":
+                    reason = "tool_calls"
+        if reason == "error":
+            raise UpstreamFailed(f"the upstream ended its answer with finish reason {raw!r}")
+        self._ends[index] = ChoiceEnd(index, reason, raw)
+
+    def ended(self, index: int = 0) -> bool:
+        """Whether a choice has ended."""
+        return index in self._ends
+
+    def report(self, usage: Usage | None, events: list[StreamEvent]) -> None:
+        """The upstream's count of everything up to here; None changes nothing."""
+        if usage is None:
+            return
+        self._usage, self._stale = usage, False
+        if not self._ends:
+            events.append(UsageUpdate(usage.prompt_tokens, usage.completion_tokens))
+
+    def complete(self, events: list[StreamEvent]) -> None:
+        """The stream's own end marker: nothing of the answer follows.
+
+        Raises:
+            StreamTruncated: a choice has not ended.
+        """
+        self.done = True
+        if self.implied_reason is not None:
+            for index in sorted(self._spoke - self._ends.keys()):
+                self.end_choice(events, index, self.implied_reason)
+        if not self._ends:
+            self._stray()
+            raise StreamTruncated("the upstream's stream ended without a finish reason")
+        if cut := sorted(self._spoke - self._ends.keys()):
+            raise StreamTruncated(f"the upstream's stream ended before choice {cut[0]} did")
+        ends = tuple(self._ends[index] for index in sorted(self._ends))
+        # A count that content followed is no report of the whole answer.
+        usage = None if self._stale else self._usage
+        self.begin(events)
+        events.append(Finish(ends, usage, self._dropped, self.extras or None))
+
+    def _take(
+        self, payloads: Iterable[bytes], events: list[StreamEvent], *, whole: bool = False
+    ) -> None:
+        if self.done or self.failure is not None:
+            return
+        try:
+            for payload in payloads:
+                if payload.startswith(_DONE) and payload.rstrip() == _DONE:
+                    self.complete(events)
+                    return
+                try:
+                    if whole:
+                        self._take_document(payload, events)
+                    else:
+                        self.payload(payload, events)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    self._drop(payload, error)
+                if self._is_done():
+                    return
+        except EventTooLong as error:
+            self.failure = ProtocolError(f"the upstream's stream: {error}")
+        except RecursionError:
+            self.failure = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
+        except BackendError as error:
+            self.failure = error
+
+    def _is_done(self) -> bool:
+        return self.done  # a payload may have set it
+
+    def _take_document(self, body: bytes, events: list[StreamEvent]) -> None:
+        try:
+            document = _decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StreamTruncated(f"the upstream's answer is not whole: {error}") from None
+        if isinstance(document, list) and len(document) == 1:
+            document = document[0]
+        if not isinstance(document, dict):
+            raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
+        if document.get("error"):
+            raise stream_error(document)
+        self.document(document, events)
+
+    def _drop(self, payload: bytes, error: Exception) -> None:
+        """Count what is not JSON.
+
+        Raises:
+            ProtocolError: it is JSON, but of another wire.
+        """
+        if isinstance(error, msgspec.ValidationError) and is_json(payload):
+            raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
+        self._dropped += 1
+
+    def _open(self, events: list[StreamEvent], index: int, position: int, call: _Call) -> None:
+        """Send what is known of a call; an id that another call has is no id."""
+        if not call.id or call.id in self._ids:
+            call.id = self._new_id()
+        self._ids.add(call.id)
+        call.opened = True
+        events.append(ToolCallDelta(index, position, call.id, call.name, call.said))
+
+    def _stray(self) -> None:
+        """Look for an error that came as a bare document in the stream, as Google's do.
+
+        Raises:
+            BackendError: there is one.
+        """
+        lines = self._frames.stray if isinstance(self._frames, SSEDecoder) else b""
+        try:
+            document = _decode(lines.strip())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+        if isinstance(document, list) and document:
+            document = document[0]
+        if isinstance(document, Mapping) and document.get("error"):
+            raise stream_error(document)
+
+
+def call_id() -> str:
+    """Return a name for a tool call that has none; unlike any of an earlier turn."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def word(value: Any) -> str | None:
+    """Read an id: a string, or the number that some servers send; empty means absent."""
+    return str(value) if isinstance(value, str | int) and value != "" else None
+
+
+def count(value: Any) -> int | None:
+    """Read a token count. A negative one is kept: the bill has to see it to distrust it."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def json_text(value: Any) -> str:
+    """Read arguments: text, or the object itself that some servers send."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def is_json(payload: bytes) -> bool:
+    """Whether a payload is one JSON document."""
+    try:
+        _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True

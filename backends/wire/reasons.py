@@ -1,0 +1,36 @@
+"""The words with which upstreams end an answer, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from backends.types import FinishReason
+
+_WORDS: Final[Mapping[FinishReason, str]] = {
+    "stop": "stop end_turn eos eos_token stop_sequence completed complete finish pause_turn",
+    "length": (
+        "length max_tokens model_length maximum_tokens max_output_tokens "
+        "model_context_window_exceeded"
+    ),
+    "tool_calls": "tool_calls tool_use tool_call function_call",
+    "content_filter": (
+        "content_filter refusal safety content_filtered guardrail_intervened recitation blocklist "
+        "prohibited_content spii model_armor image_safety image_prohibited_content "
+        "image_recitation language"
+    ),
+    "error": (
+        "error error_toxic error_limit timeout abort network_error insufficient_system_resource "
+        "malformed_function_call malformed_tool_use malformed_model_output malformed_response "
+        "unexpected_tool_call too_many_tool_calls missing_thought_signature other no_image "
+        "image_other failed"
+    ),
+}
+_REASONS: Final[Mapping[str, FinishReason]] = {
+    word: reason for reason, words in _WORDS.items() for word in words.split()
+}
+
+
+def reason_of(raw: str) -> FinishReason:
+    """Return the normalized reason; a word that nobody knows counts as a plain stop."""
+    return _REASONS.get(raw.lower(), "stop")

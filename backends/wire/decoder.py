@@ -7,7 +7,6 @@ An upstream that answers whole where a stream was asked for is understood as wel
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
@@ -27,10 +26,10 @@ from backends.types import (
     FinishReason,
     ResponseStart,
     StreamEvent,
-    ToolCallDelta,
     Usage,
     UsageUpdate,
 )
+from backends.wire.calls import ToolCalls, call_id
 from backends.wire.failure import stream_error
 from backends.wire.reasons import reason_of
 from backends.wire.sse import EventTooLong, SSEDecoder
@@ -53,19 +52,6 @@ class Framing(Protocol):
         ...
 
 
-class _Call:
-    """A tool call while its pieces come."""
-
-    __slots__ = ("id", "name", "opened", "said")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.opened = False
-        self.said = ""
-        """Arguments: what came before the name is known; later, whether any came."""
-
-
 class AnswerDecoder(ABC):
     """Turns the body of one answer into events.
 
@@ -76,6 +62,7 @@ class AnswerDecoder(ABC):
         done: the answer has ended cleanly, and ``Finish`` was returned.
         failure: why the answer broke, or None: an error in the stream, no finish reason, or
             not the wire it should be.
+        calls: the tool calls so far.
         extras: what only this vendor says; goes out with ``Finish``.
     """
 
@@ -92,14 +79,12 @@ class AnswerDecoder(ABC):
         self.extras: dict[str, Any] = {}
         self._frames: Framing | None = None
         self._whole: list[bytes] | None = None
-        self._new_id = new_id or call_id
+        self.calls = ToolCalls(new_id or call_id)
         self._started = False
         self._usage: Usage | None = None
         self._stale = False
         self._spoke: set[int] = set()
         self._ends: dict[int, ChoiceEnd] = {}
-        self._calls: dict[tuple[int, int], _Call] = {}
-        self._ids: set[str] = set()
         self._dropped = 0
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -178,35 +163,9 @@ class AnswerDecoder(ABC):
         arguments: str = "",
     ) -> None:
         """Add a piece of the call at ``position`` of a choice; id and name count once."""
-        call = self._calls.get((index, position))
-        if call is None:
-            call = self._calls[index, position] = _Call()
-            self._spoke.add(index)
+        self._spoke.add(index)
         self._stale = True
-        if call.opened:
-            if arguments:
-                call.said = "yes"
-                events.append(ToolCallDelta(index, position, None, None, arguments))
-            return
-        call.id = call.id or word(id) or ""
-        call.name = call.name or name or ""
-        call.said += arguments
-        if call.name:
-            self._open(events, index, position, call)
-
-    def called(self, index: int, position: int) -> bool:
-        """Whether a call was begun there."""
-        return (index, position) in self._calls
-
-    def end_call(self, events: list[StreamEvent], index: int, position: int) -> None:
-        """A call is complete: without arguments it gets an empty object, without name one."""
-        call = self._calls[index, position]
-        if not call.opened:
-            call.name = call.name or "tool"
-            self._open(events, index, position, call)
-        if not call.said.strip():
-            call.said = "{}"
-            events.append(ToolCallDelta(index, position, None, None, "{}"))
+        self.calls.add(events, (index, position), (word(id), name), arguments)
 
     def end_choice(
         self,
@@ -221,11 +180,8 @@ class AnswerDecoder(ABC):
             UpstreamFailed: the word means that the answer failed.
         """
         reason = reason or reason_of(raw)
-        for choice, position in list(self._calls):
-            if choice == index:
-                self.end_call(events, index, position)
-                if reason == "stop":
-                    reason = "tool_calls"
+        if self.calls.end_all(events, index) and reason == "stop":
+            reason = "tool_calls"
         if reason == "error":
             raise UpstreamFailed(f"the upstream ended its answer with finish reason {raw!r}")
         self._ends[index] = ChoiceEnd(index, reason, raw)
@@ -315,14 +271,6 @@ class AnswerDecoder(ABC):
             raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
         self._dropped += 1
 
-    def _open(self, events: list[StreamEvent], index: int, position: int, call: _Call) -> None:
-        """Send what is known of a call; an id that another call has is no id."""
-        if not call.id or call.id in self._ids:
-            call.id = self._new_id()
-        self._ids.add(call.id)
-        call.opened = True
-        events.append(ToolCallDelta(index, position, call.id, call.name, call.said))
-
     def _stray(self) -> None:
         """Look for an error that came as a bare document in the stream, as Google's do.
 
@@ -338,11 +286,6 @@ class AnswerDecoder(ABC):
             document = document[0]
         if isinstance(document, Mapping) and document.get("error"):
             raise stream_error(document)
-
-
-def call_id() -> str:
-    """Return a name for a tool call that has none; unlike any of an earlier turn."""
-    return f"call_{secrets.token_hex(12)}"
 
 
 def word(value: Any) -> str | None:

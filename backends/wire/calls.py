@@ -1,0 +1,93 @@
+"""Tool calls while their pieces come: each gets an id, a name and arguments, whoever made it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import TypeAlias
+
+from backends.types import StreamEvent, ToolCallDelta
+
+Place: TypeAlias = tuple[int, int]
+"""The choice, and the call's position in it."""
+
+
+class _Call:
+    __slots__ = ("ended", "id", "name", "opened", "said")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.opened = False
+        self.ended = False
+        self.said = ""
+        """Arguments that came before the name; afterwards, the last of those that were sent."""
+
+
+class ToolCalls:
+    """Turns pieces into lawful deltas: id and name first and once, arguments always."""
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        """``new_id`` names calls that an upstream left nameless."""
+        self._new_id = new_id
+        self._calls: dict[Place, _Call] = {}
+        self._ids: set[str] = set()
+
+    def __contains__(self, place: Place) -> bool:
+        """Whether a call was begun there."""
+        return place in self._calls
+
+    def id_at(self, place: Place) -> str:
+        """Return the id under which a call goes out; empty before its name is known."""
+        return self._calls[place].id
+
+    def add(
+        self,
+        events: list[StreamEvent],
+        place: Place,
+        names: tuple[str | None, str | None],
+        arguments: str,
+    ) -> None:
+        """Add a piece; of ``names``, id and function, those count that come first."""
+        call = self._calls.get(place)
+        if call is None:
+            call = self._calls[place] = _Call()
+        if not call.opened:
+            call.id, call.name = call.id or names[0] or "", call.name or names[1] or ""
+            call.said += arguments
+            if call.name:
+                self._open(events, place, call)
+        elif arguments:
+            call.said = arguments if arguments.strip() else call.said
+            events.append(ToolCallDelta(*place, None, None, arguments))
+
+    def end(self, events: list[StreamEvent], place: Place) -> None:
+        """A call is complete: without arguments it gets an empty object, without name one."""
+        call = self._calls[place]
+        if call.ended:
+            return
+        call.ended = True
+        if not call.opened:
+            call.name = "tool"
+            self._open(events, place, call)
+        if not call.said.strip():
+            events.append(ToolCallDelta(*place, None, None, "{}"))
+
+    def end_all(self, events: list[StreamEvent], index: int) -> bool:
+        """All calls of a choice are complete; say whether there are any."""
+        places = [place for place in self._calls if place[0] == index]
+        for place in places:
+            self.end(events, place)
+        return bool(places)
+
+    def _open(self, events: list[StreamEvent], place: Place, call: _Call) -> None:
+        if not call.id or call.id in self._ids:
+            call.id = self._new_id()
+        self._ids.add(call.id)
+        call.opened = True
+        events.append(ToolCallDelta(*place, call.id, call.name, call.said))
+
+
+def call_id() -> str:
+    """Return a name for a tool call that has none; unlike any of an earlier turn."""
+    return f"call_{secrets.token_hex(12)}"

@@ -1,4 +1,4 @@
-"""pydantic-ai's OpenRouter model, unmodified: asks a gateway whole, streamed and with a tool loop."""
+"""pydantic-ai's OpenRouter model, unmodified: asks whole, streamed and with a tool loop."""
 
 from __future__ import annotations
 

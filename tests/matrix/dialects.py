@@ -53,7 +53,7 @@ class Dialect:
 
 
 def events(body: bytes) -> list[tuple[str, Any]]:
-    """Cut a stream into names and data, in the plainest way; comments and ``[DONE]`` are left out."""
+    """Cut a stream into names and data, in the plainest way; without ``[DONE]``."""
     found = []
     for block in body.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if line[:1] != ":")

@@ -488,11 +488,11 @@ def _cohere() -> Wire:
     for place, (name, function, arguments) in enumerate(CALLS):
         call = {"id": name, "type": "function", "function": {"name": function, "arguments": ""}}
         calls.append(message("tool-call-start", place, tool_calls=call))
-        for piece in (arguments[:4], arguments[4:]):
-            if piece:
-                calls.append(
-                    message("tool-call-delta", place, tool_calls={"function": {"arguments": piece}})
-                )
+        calls += [
+            message("tool-call-delta", place, tool_calls={"function": {"arguments": piece}})
+            for piece in (arguments[:4], arguments[4:])
+            if piece
+        ]
         calls.append({"type": "tool-call-end", "index": place})
     text = body(content(0, "text", TEXT))
     failed = {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": LATE}}
@@ -579,6 +579,7 @@ def _ollama() -> Wire:
 
 
 _MAKERS: tuple[Callable[[], Wire], ...] = (
-    _chat, _completions, _responses, _messages, _gemini, _converse, _invoke, _sagemaker, _cohere, _tgi, _ollama,
+    _chat, _completions, _responses, _messages, _gemini, _converse, _invoke, _sagemaker,
+    _cohere, _tgi, _ollama,
 )  # fmt: skip
 WIRES = tuple(make() for make in _MAKERS)

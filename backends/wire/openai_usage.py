@@ -39,4 +39,7 @@ def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int | None:
-    return next((n for name in names if (n := count(usage.get(name))) is not None), None)
+    for name in names:
+        if name in usage:
+            return count(usage[name])
+    return None

@@ -272,7 +272,7 @@ def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
 
 
 def _urls(images: Any) -> list[str]:
-    """Read the images of a delta: parts of type ``image_url`` (OpenRouter, read 2026-11)."""
+    """Read the images of a delta: parts of type ``image_url``, as OpenRouter sends them."""
     found = []
     for image in images if isinstance(images, list) else ():
         link = image.get("image_url") if isinstance(image, dict) else None

@@ -27,9 +27,7 @@ from tests.upstream import (
 
 pytestmark = pytest.mark.anyio
 
-DETAILS = [
-    {"type": "reasoning.encrypted", "data": "x", "format": "openai-responses-v1", "index": 0}
-]
+DETAILS = [{"type": "reasoning.encrypted", "data": "x", "format": "openai-responses-v1"}]
 
 
 def config(base_url: str, model: str = "up-model") -> BackendConfig:
@@ -61,7 +59,7 @@ async def test_what_it_charged_is_kept() -> None:
     events, sent = await ask(
         b": OPENROUTER PROCESSING\n\n",
         data(delta("a")),
-        data(chunk(choice(0, "stop", native_finish_reason="STOP"), usage=told)),
+        data(chunk({**choice(0, "stop"), "native_finish_reason": "STOP"}, usage=told)),
         DONE,
     )
     finish = events[-1]

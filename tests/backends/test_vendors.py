@@ -17,43 +17,12 @@ from backends.wire.openai_form import Form, shaped
 from tests.contracts.backend_contract import replace_request
 
 NAMED = [
-    "openai",
-    "mistral",
-    "groq",
-    "deepseek",
-    "xai",
-    "together",
-    "fireworks",
-    "cerebras",
-    "perplexity",
-    "moonshot",
-    "alibaba",
-    "zai",
-    "novita",
-    "nebius",
-    "sambanova",
-    "hyperbolic",
-    "avian",
-    "deepinfra",
-    "cohere-compat",
-    "github-models",
-    "cloudflare",
-    "databricks",
-    "snowflake",
-    "writer",
-    "llama-cpp",
-    "lm-studio",
-    "ollama",
-    "vercel",
-    "hf-router",
-    "hf-endpoints",
-    "litellm",
-    "portkey",
-    "gpustack",
-    "crusoe",
-    "heroku",
-    "tgi",
-]
+    "openai", "mistral", "groq", "deepseek", "xai", "together", "fireworks", "cerebras",
+    "perplexity", "moonshot", "alibaba", "zai", "novita", "nebius", "sambanova", "hyperbolic",
+    "avian", "deepinfra", "cohere-compat", "github-models", "cloudflare", "databricks",
+    "snowflake", "writer", "llama-cpp", "lm-studio", "ollama", "vercel", "hf-router",
+    "hf-endpoints", "litellm", "portkey", "gpustack", "crusoe", "heroku", "tgi",
+]  # fmt: skip
 
 
 def body(form: Form, **changes: Any) -> dict[str, Any]:
@@ -198,10 +167,10 @@ def test_reasoning_goes_back_where_the_vendor_looks_for_it(
 def test_ids_of_calls_are_made_to_fit_on_both_sides() -> None:
     """The call and its result keep the same id; one that fits stays."""
     sent = body(Form(call_id_chars=9), messages=talk())["messages"]
-    id = sent[1]["tool_calls"][0]["id"]
-    assert id == sent[2]["tool_call_id"]
-    assert len(id) == 9
-    assert id.isalnum()
+    new = sent[1]["tool_calls"][0]["id"]
+    assert new == sent[2]["tool_call_id"]
+    assert len(new) == 9
+    assert new.isalnum()
     fits = ({"role": "tool", "tool_call_id": "aB3456789", "content": ""},)
     assert body(Form(call_id_chars=9), messages=fits)["messages"][0] == fits[0]
 

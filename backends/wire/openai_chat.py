@@ -61,6 +61,7 @@ class _Choice(msgspec.Struct, gc=False):
     native_finish_reason: Any = None
     logprobs: Any = None
     content_filter_results: Any = None
+    finish_details: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -174,11 +175,11 @@ class StreamDecoder(AnswerDecoder):
         for choice in choices:
             if choice.delta is not None:
                 self._delta(choice.index, choice.delta, choice.logprobs, events)
-            if choice.finish_reason:
+            if finish := choice.finish_reason or _old_reason(choice.finish_details):
                 ended = True
                 native = choice.native_finish_reason
-                raw = native if isinstance(native, str) and native else choice.finish_reason
-                self.end_choice(events, choice.index, raw, reason_of(choice.finish_reason))
+                raw = native if isinstance(native, str) and native else finish
+                self.end_choice(events, choice.index, raw, reason_of(finish))
         return len(events) > before and not ended
 
     def _delta(self, index: int, delta: _Delta, logprobs: Any, events: list[StreamEvent]) -> None:
@@ -264,6 +265,12 @@ class StreamDecoder(AnswerDecoder):
             self.begin(events)
             events.append(AnnotationDelta(0, notes))
         self.report(read_usage(usage), events)
+
+
+def _old_reason(details: Any) -> str:
+    """Read the reason of OpenAI's first vision models, which stands in an object."""
+    found = details.get("type") if isinstance(details, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:

@@ -24,7 +24,7 @@ def test_every_status_has_exactly_one_reaction(status: int) -> None:
     """No status falls through, and only these end a request."""
     error = classify(status, "words")
     assert error.move_on is (status not in {400, 413, 422})
-    assert error.retry_here is (status in {408, 409, 425, 429} or status >= 500)
+    assert error.retry_here is (status in {408, 409, 425, 429, 499} or status >= 500)
     expected = {400: RequestRejected, 413: RequestRejected, 422: RequestRejected, 429: RateLimited}
     other = UpstreamFailed if error.retry_here else EndpointRejected
     assert type(error) is expected.get(status, other)

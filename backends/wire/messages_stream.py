@@ -140,9 +140,8 @@ class MessagesDecoder(AnswerDecoder):
         self._count(message.get("usage"))
         if message.get("stop_reason"):
             self._end(_Event(delta=msgspec.convert(message, _Delta)), events)
-        elif (
-            "input_tokens" in self._counts and not self._spoke
-        ):  # its output is not yet that of the answer
+        elif "input_tokens" in self._counts and not self._spoke:
+            # Its count of output is of no part of the answer that came yet.
             events.append(UsageUpdate(self._prompt(), 0))
 
     def _open(self, index: int, document: dict[str, Any], events: list[StreamEvent]) -> None:
@@ -241,10 +240,10 @@ class MessagesDecoder(AnswerDecoder):
                 self.extras[name] = value
         if event.usage is not None:
             self._count(event.usage)
-        if event.usage is not None or not event.type:
-            self.report(self._usage_now(), events)
         if delta.stop_reason:
             self.end_choice(events, 0, delta.stop_reason)
+        if event.usage is not None or not event.type:
+            self.report(self._usage_now(), events)
 
     def _count(self, usage: Any) -> None:
         """Take counts; each is of everything so far, and replaces what was said before."""

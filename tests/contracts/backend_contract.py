@@ -150,6 +150,9 @@ class BackendContract(ABC):
     running_usage = False
     """Whether it reports counts while it streams."""
 
+    stop_word = "stop"
+    """The wire's own word for an answer that ended by itself."""
+
     @abstractmethod
     def upstream(self, case: Case) -> AbstractAsyncContextManager[Rig]:
         """Return a backend whose upstream behaves as the case says."""
@@ -164,7 +167,7 @@ class BackendContract(ABC):
         assert [type(e) for e in events].count(ResponseStart) == 1
         assert [type(e) for e in events].count(Finish) == 1
         assert "".join(texts(events)) == "".join(case.pieces)
-        assert events[-1].choices == (ChoiceEnd(0, "stop", "stop"),)
+        assert events[-1].choices == (ChoiceEnd(0, "stop", self.stop_word),)
         assert events[-1].dropped_events == 0
 
     async def test_reported_usage_reaches_the_finish(self) -> None:
@@ -212,7 +215,11 @@ class BackendContract(ABC):
         collector = Collector()
         collector.add(events)
         [one] = collector.answer().choices
-        assert (one.text, one.reason, one.raw_reason) == ("eins zwei drei ", "stop", "stop")
+        assert (one.text, one.reason, one.raw_reason) == (
+            "eins zwei drei ",
+            "stop",
+            self.stop_word,
+        )
 
     @pytest.mark.parametrize("after", [0, 1, 2, 3])
     async def test_a_cut_answer_is_truncated_and_never_finished(self, after: int) -> None:

@@ -80,7 +80,8 @@ class ResponsesDecoder(AnswerDecoder):
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         event = _decode(payload)
-        kind, place = event.type, event.output_index
+        kind = event.type
+        place: Place = event.output_index
         if place is None:
             place = word(event.item_id)
         if kind == "response.output_text.delta":
@@ -223,7 +224,8 @@ class ResponsesDecoder(AnswerDecoder):
             self.call(events, 0, self._positions.get(place, 0), arguments=piece)
         else:
             detail_type, field = _DETAILS[what]
-            detail = {"type": detail_type, field: piece, "format": self.reasoning_format}
+            detail: dict[str, Any] = {"type": detail_type, field: piece}
+            detail["format"] = self.reasoning_format
             detail["index"] = self._entries.setdefault(key, len(self._entries))
             if name := self._ids.get(place):
                 detail["id"] = name

@@ -51,7 +51,8 @@ class Message(Item):
         """See ``Item``."""
         super().__init__(name)
         self._parts: list[dict[str, Any]] = []
-        self._pieces: list[str] = []
+        self.pieces: list[str] = []
+        """Of the open part; the encoder adds those that it tells itself."""
 
     @property
     def part(self) -> int:
@@ -71,14 +72,10 @@ class Message(Item):
         added = {"content_index": self.part, "part": shown}
         return [*told, ("response.content_part.added", added)]
 
-    def add(self, text: str) -> None:
-        """Note a piece that the encoder tells itself."""
-        self._pieces.append(text)
-
     def say(self, text: str, logprobs: Any) -> Told:
         """Tell a piece of the open part."""
         part = self._parts[-1]
-        self._pieces.append(text)
+        self.pieces.append(text)
         fields: dict[str, Any] = {"content_index": self.part, "delta": text}
         if "refusal" in part:
             return [("response.refusal.delta", fields)]
@@ -118,8 +115,8 @@ class Message(Item):
         """Put the pieces of the open part into it."""
         part = self._parts[-1]
         field = "text" if "text" in part else "refusal"
-        part[field] += "".join(self._pieces)
-        self._pieces.clear()
+        part[field] += "".join(self.pieces)
+        self.pieces.clear()
         return part
 
     def body(self, status: str | None = None) -> dict[str, Any]:

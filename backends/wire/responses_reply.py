@@ -77,6 +77,7 @@ class ResponsesEncoder:
         self._waiting: dict[int, list[ToolCallDelta]] = {}
         self._calls: dict[int, Call] = {}
         self._prefix = b""
+        self._pieces: list[str] = []
 
     def open(self) -> bytes:
         """Announce the response."""
@@ -88,17 +89,16 @@ class ResponsesEncoder:
 
     def delta(self, event: Delta) -> bytes:
         """Return what one event becomes; a call waits until the one before it is whole."""
+        if self._prefix and isinstance(event, TextDelta) and event.logprobs is None:
+            self._pieces.append(event.text)  # nearly every event of a stream
+            number = self._number
+            self._number = number + 1
+            return b'%b%d,"delta":%b}\n\n' % (self._prefix, number, _encode(event.text))
         match event:
             case TextDelta():
-                if self._prefix and event.logprobs is None:  # nearly every event of a stream
-                    assert isinstance(self._open, Message)
-                    self._open.add(event.text)
-                    self._number += 1
-                    number = b"%d" % (self._number - 1)
-                    return self._prefix + number + b',"delta":' + _encode(event.text) + b"}\n\n"
                 out, message = self._message("output_text")
                 out += self._told(message, message.say(event.text, event.logprobs))
-                self._prefix = self._text_prefix(message)
+                self._prefix, self._pieces = self._text_prefix(message), message.pieces
                 return out
             case RefusalDelta():
                 out, message = self._message("refusal")

@@ -42,8 +42,8 @@ def asked(**fields: Any) -> ChatRequest:
 
 def sent(request: ChatRequest, **more: Any) -> dict[str, Any]:
     """What an upstream of this wire gets, checked against OpenAI's own types."""
-    body = encode_request(msgspec.structs.replace(request, **more), model="up")
-    body = json.loads(msgspec.json.encode(body))
+    made = encode_request(msgspec.structs.replace(request, **more), model="up")
+    body: dict[str, Any] = json.loads(msgspec.json.encode(made))
     TypeAdapter(ResponseCreateParamsStreaming).validate_python(body)
     assert (body["model"], body["stream"], body["store"]) == ("up", True, False)
     return body

@@ -8,7 +8,7 @@
     |  `- ContentFiltered            a policy refused the content; ends it
     |- EndpointRejected              401, 402, 403, 404 ...: opens the breaker, moves on
     |- RateLimited                   429: again here if the wait is short, else moves on
-    |- UpstreamFailed                408, 409, 425, 5xx: again here, then moves on
+    |- UpstreamFailed                408, 409, 425, 499, 5xx: again here, then moves on
     |- ConnectionFailed              refused, reset, TLS: again here, then moves on
     |- DeadlineExceeded              silence (first token, stall): never again here
     `- StreamBroken                  the answer did not end as an answer must
@@ -26,13 +26,17 @@ from typing import Literal, TypeAlias
 
 Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
 
-RETRYABLE_STATUSES = frozenset({408, 409, 425})
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 499})
 REJECTED_STATUSES = frozenset({400, 413, 422})
 
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 _CONTEXT_WORDS = re.compile(
-    r"context (length|window)|(prompt|input|messages) (is |are )?too long", re.IGNORECASE
+    r"context (length|window)|(prompt|input|messages) (is |are )?too long|input token count",
+    re.IGNORECASE,
 )
+_KEY_CODES = frozenset({"API_KEY_INVALID"})
+"""Codes of a refused credential whose status, 400 at Google, says otherwise."""
+
 _FILTER_CODES = frozenset({"content_policy_violation", "content_filter", "moderation_blocked"})
 
 
@@ -167,6 +171,8 @@ def classify(
         kind = ContextLengthExceeded
     elif code in _FILTER_CODES:
         kind = ContentFiltered
+    elif code in _KEY_CODES:
+        kind = EndpointRejected
     elif status in REJECTED_STATUSES:
         kind = ContextLengthExceeded if _speaks_of_context(message) else RequestRejected
     elif status == 429:

@@ -52,7 +52,7 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
     return classify(
         status,
         message or f"the upstream answered {status} {phrase}",
-        code=code,
+        code=_reason(document) or code,
         retry_after_s=_wait_s(headers, document),
     )
 
@@ -140,10 +140,24 @@ def _wait_s(headers: Mapping[str, str], document: Mapping[str, Any] | None) -> f
         wait_s = None if wait_ms is None else wait_ms / 1000
     if wait_s is not None:
         return wait_s
-    error = document.get("error") if document else None
-    details = error.get("details") if isinstance(error, dict) else None
-    for entry in details if isinstance(details, list) else ():
-        delay = entry.get("retryDelay") if isinstance(entry, dict) else None
+    for entry in _details(document):
+        delay = entry.get("retryDelay")
         if isinstance(delay, str) and (match := _DELAY.match(delay)):
             return float(match[1])
     return None
+
+
+def _reason(document: Mapping[str, Any] | None) -> str | None:
+    """Find the reason in Google's ErrorInfo; it says more than the status and its number."""
+    for entry in _details(document):
+        reason = entry.get("reason")
+        if isinstance(reason, str) and reason:
+            return reason
+    return None
+
+
+def _details(document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the entries that Google adds to an error."""
+    error = document.get("error") if document else None
+    details = error.get("details") if isinstance(error, dict) else None
+    return [e for e in details if isinstance(e, dict)] if isinstance(details, list) else []

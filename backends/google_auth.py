@@ -60,6 +60,8 @@ def service_account(path: str) -> Fetch:
         except (GoogleAuthError, OSError, ValueError) as error:
             # Its words may quote the file: they stay in the cause.
             raise EndpointRejected("no access token for the endpoint's service account") from error
+        if not account.token or account.expiry is None:
+            raise EndpointRejected("Google's token server gave no token that expires")
         return Token(account.token, account.expiry.replace(tzinfo=UTC).timestamp())
 
     try:
@@ -106,8 +108,8 @@ class TokenAuth:
     def failed(self, headers: Mapping[str, str], error: BackendError) -> None:
         """A token that was refused is fetched anew, unless it has been since."""
         if error.upstream_status == 401 and self._token is not None:
-            if headers.get("Authorization") == f"Bearer {self._token.text}":
-                self._token = None
+            current = self.headers("", b"")
+            self._token = None if current.items() <= headers.items() else self._token
 
     def _renewed(self, renewal: asyncio.Task[Token]) -> None:
         self._renewal = None

@@ -56,8 +56,8 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     api: Literal["gemini", "anthropic"] | None = None
     """The wire that the model speaks; absent: that of its publisher."""
 
-    publisher: str = ""
-    """``google`` or ``anthropic``; absent: that of the wire."""
+    publisher: Literal["google", "anthropic"] | None = None
+    """Whose model it is; absent: that of the wire."""
 
     credentials_file: str = ""
     """A service account's key file; absent: the key is an access token."""
@@ -91,7 +91,7 @@ class VertexBackend:
         """Prepare; nothing connects yet."""
         options = _options(config)
         self._config = config
-        self._anthropic = "anthropic" in (options.api or options.publisher)
+        self._anthropic = (options.api or options.publisher) == "anthropic"
         self.capabilities = Capabilities(
             fields=_ANTHROPIC_FIELDS if self._anthropic else gemini_request.FIELDS
         )
@@ -100,7 +100,7 @@ class VertexBackend:
         self._path = (
             f"/projects/{quote(options.project, safe='')}"
             f"/locations/{quote(options.location, safe='')}"
-            f"/publishers/{quote(publisher, safe='')}/models/{quote(config.model, safe='@')}:{verb}"
+            f"/publishers/{publisher}/models/{quote(config.model, safe='@')}:{verb}"
         )
         base_url = config.base_url or f"https://{_host(options.location)}/v1"
         self._transport = Transport(dataclasses.replace(config, base_url=base_url))

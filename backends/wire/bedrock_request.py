@@ -44,6 +44,7 @@ CALLER_KEYS: Final = frozenset({"additionalModelResponseFieldPaths", "requestMet
 """Of Converse's own keys those that callers may set: they change neither bound nor price."""
 
 MIN_THINKING_TOKENS: Final = 1024
+_DEFAULT_OUTPUT: Final = 4096
 _EFFORTS: Final[Mapping[str, float]] = {
     "max": 0.95,
     "xhigh": 0.95,
@@ -88,7 +89,12 @@ def vendor_of(model: str) -> str:
 
 
 def encode_request(
-    request: ChatRequest, *, model: str, options_key: str = "", vendor: str = ""
+    request: ChatRequest,
+    *,
+    model: str,
+    options_key: str = "",
+    vendor: str = "",
+    adaptive: bool = False,
 ) -> dict[str, Any]:
     """Return the body of ``converse`` and ``converse-stream``; the URL says which.
 
@@ -98,6 +104,7 @@ def encode_request(
         model: the upstream's model id, which stands in the URL.
         options_key: the slug of ``provider.options`` meant for this endpoint.
         vendor: who made the model, where its id does not say so.
+        adaptive: Anthropic's model takes a level of effort instead of a budget of tokens.
 
     Raises:
         RequestRejected: something cannot be said in this wire.
@@ -122,8 +129,13 @@ def encode_request(
         body["toolConfig"] = tools
     if shape := _shape(params.get("response_format")):
         body["outputConfig"] = {"textFormat": shape}
-    if vendor == "anthropic" and (more := _more(params, request.output_bound)):
-        body["additionalModelRequestFields"] = more
+    if vendor == "anthropic":
+        more: dict[str, Any] = {}
+        if params.get("top_k", 0) > 0:
+            more["top_k"] = params["top_k"]
+        more |= _thinking(params, request.output_bound, adaptive=adaptive)
+        if more:
+            body["additionalModelRequestFields"] = more
     given = request.provider.options.get(options_key, {}) if options_key else {}
     for name in given:
         if name not in CALLER_KEYS:
@@ -264,27 +276,25 @@ def _shape(wanted: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "structure": {"jsonSchema": schema}}
 
 
-def _more(params: Mapping[str, Any], bound: int | None) -> dict[str, Any]:
-    """Return the fields that only Anthropic's models know."""
-    more: dict[str, Any] = {}
-    if (top_k := params.get("top_k")) is not None and top_k > 0:
-        more["top_k"] = top_k
+def _thinking(params: Mapping[str, Any], bound: int | None, *, adaptive: bool) -> dict[str, Any]:
+    """Return what makes a model of Anthropic think, in their own fields."""
     wish = params.get("reasoning") or {}
     effort = wish.get("effort") or params.get("reasoning_effort")
     budget = wish.get("max_tokens")
-    if (
-        wish.get("enabled") is False
-        or effort == "none"
-        or not (wish.get("enabled") or effort or budget)
-    ):
-        return more
-    if bound is not None and bound <= MIN_THINKING_TOKENS:
-        raise RequestRejected(f"'reasoning' needs 'max_tokens' above {MIN_THINKING_TOKENS} here")
-    if budget is None:
-        share = _EFFORTS.get(effort or "medium", _EFFORTS["medium"])
-        budget = int((bound or 4 * MIN_THINKING_TOKENS) * share)
-    budget = max(budget, MIN_THINKING_TOKENS)
-    return more | {"thinking": {"type": "enabled", "budget_tokens": budget}}
+    if effort == "none" or wish.get("enabled") is False:
+        return {"thinking": {"type": "disabled"}}
+    if not (effort or budget or wish.get("enabled")):
+        return {}
+    if adaptive:
+        level = {"output_config": {"effort": "low" if effort == "minimal" else effort}}
+        return {"thinking": {"type": "adaptive"}, **(level if effort else {})}
+    limit = bound or _DEFAULT_OUTPUT
+    tokens = max(budget or int(limit * _EFFORTS.get(effort or "medium", 0.5)), MIN_THINKING_TOKENS)
+    if tokens >= limit:
+        raise RequestRejected(
+            f"reasoning of {tokens} tokens does not fit: 'max_tokens' ({limit}) must be above it"
+        )
+    return {"thinking": {"type": "enabled", "budget_tokens": tokens}}
 
 
 def _thoughts(details: Any) -> Iterable[dict[str, Any]]:

@@ -64,15 +64,13 @@ class SageMakerBackend:
         self._auth = aws_auth(config, service="sagemaker", region=options.region)
         self._path = f"/endpoints/{quote(config.model, safe='')}/invocations-response-stream"
         self._encode: Callable[..., dict[str, Any]] = openai_request.encode_request
-        self._decoder: Callable[[], AnswerDecoder] = ChatPartsDecoder
+        self._decoder: Callable[[ChatRequest], AnswerDecoder] = lambda _: ChatPartsDecoder()
         self.capabilities = Capabilities(fields=None)
         if options.payload == "tgi":
             from backends.wire import sagemaker_tgi
 
-            self._encode, self._decoder = (
-                sagemaker_tgi.encode_request,
-                sagemaker_tgi.TGIPartsDecoder,
-            )
+            self._encode = sagemaker_tgi.encode_request
+            self._decoder = lambda request: sagemaker_tgi.TGIPartsDecoder(request.stop)
             self.capabilities = Capabilities(fields=sagemaker_tgi.FIELDS)
 
     def stream(self, request: ChatRequest, *, deadline: float) -> AnswerStream:
@@ -86,7 +84,7 @@ class SageMakerBackend:
             "X-Request-Id": request.request_id,
         }
         call = Post(self._path, headers, msgspec.json.encode(body))
-        return AnswerStream(self._transport, call, self._decoder(), self._auth)
+        return AnswerStream(self._transport, call, self._decoder(request), self._auth)
 
     async def aclose(self) -> None:
         """Close idle connections."""

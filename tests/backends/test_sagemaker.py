@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,8 @@ from tests.upstream import (
     streams,
     usage,
 )
+
+RECORDINGS = Path(__file__).resolve().parents[2].parent / "shared" / "recordings" / "sagemaker"
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_account")]
 __all__ = ["aws_account"]
@@ -148,6 +152,65 @@ async def test_an_exception_in_the_stream_comes_after_what_was_said() -> None:
         with pytest.raises(UpstreamFailed, match="it died"):
             await into(events, backend)
     assert texts(events) == ["half"]
+
+
+needs_tgi = pytest.mark.skipif(
+    find_spec("backends.wire.tgi_stream") is None, reason="TGI's wire is not here yet"
+)
+
+
+@needs_tgi
+async def test_a_container_may_speak_tgis_own_wire() -> None:
+    """A prompt goes in, tokens come out; its usage is in the last event."""
+    details = {"finish_reason": "eos_token", "generated_tokens": 2, "input_length": 7}
+    body = b"".join(
+        b"data:" + json.dumps(document).encode() + b"\n\n"
+        for document in (
+            {"index": 1, "token": {"id": 1, "text": "Grüß", "special": False}},
+            {
+                "index": 2,
+                "token": {"id": 2, "text": "</s>", "special": True},
+                "generated_text": "Grüß",
+                "details": details,
+            },
+        )
+    )
+    pieces = [body[start : start + 11] for start in range(0, len(body), 11)]
+    async with asking(framed(streams(*pieces)), payload="tgi") as (backend, upstream):
+        events = await everything(backend)
+        assert backend.capabilities.fields is not None
+        assert "tools" not in backend.capabilities.fields
+    asked = upstream.requests[0].json()
+    assert asked["stream"] is True
+    assert asked["parameters"]["max_new_tokens"] == 64
+    assert texts(events) == ["Grüß"]
+    assert isinstance(events[-1], Finish)
+    assert events[-1].usage == Usage(7, 2)
+
+
+@needs_tgi
+async def test_an_older_container_answers_with_a_list() -> None:
+    """Without saying why it ended, or what it counted."""
+    answered = replies(200, [{"generated_text": "Thank you for asking!"}])
+    async with asking(answered, payload="tgi") as (backend, _):
+        events = await everything(backend)
+    assert texts(events) == ["Thank you for asking!"]
+    assert isinstance(events[-1], Finish)
+    assert events[-1].usage is None
+
+
+@pytest.mark.parametrize("folder", sorted(RECORDINGS.glob("*")) or [None])
+@needs_tgi
+async def test_a_recorded_answer_is_read(folder: Path | None) -> None:
+    """As it was, and as parts of any size."""
+    if folder is None:
+        pytest.skip("the recordings are not beside this checkout (../shared/recordings)")
+    body = (folder / "response.body").read_bytes()
+    pieces = [body[start : start + 100] for start in range(0, len(body), 100)]
+    for script in (replies(200, body), framed(streams(*pieces)), framed(streams(body))):
+        async with asking(script, payload="tgi") as (backend, _):
+            events = await everything(backend)
+        assert "".join(texts(events)) == json.loads(body)[0]["generated_text"]
 
 
 async def test_boto3_reads_our_parts() -> None:

@@ -31,7 +31,9 @@ REJECTED_STATUSES = frozenset({400, 413, 422})
 
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 _CONTEXT_WORDS = re.compile(
-    r"context (length|window)|(prompt|input|messages) (is |are )?too long", re.IGNORECASE
+    r"context (length|window)|(prompt|input|messages) (is |are )?too long"
+    r"|too many tokens|`inputs` tokens \+ `max_new_tokens`|`inputs` must have less than",
+    re.IGNORECASE,
 )
 _FILTER_CODES = frozenset({"content_policy_violation", "content_filter", "moderation_blocked"})
 

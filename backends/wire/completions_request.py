@@ -1,6 +1,8 @@
-"""OpenAI's legacy Completions requests: an upstream's body out.
+"""OpenAI's legacy Completions requests: a client's body in, an upstream's body out.
 
-Source: OpenAI's API reference, "Create completion"; vLLM's sampling extras beside it.
+Source: OpenAI's API reference, "Create completion", and the fields that OpenRouter's route
+takes beside them (read 2026-11). ``max_tokens`` has no default here: without it the bound is
+that of any answer, not the 16 tokens of OpenAI's own server.
 """
 
 from __future__ import annotations
@@ -9,9 +11,33 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.errors import RequestRejected
-from backends.types import ChatRequest
+from backends.types import ChatRequest, Native
+from backends.wire import checks
+from backends.wire.checks import InvalidRequest
+from backends.wire.dialect import Decoded
+from backends.wire.openai_request import (
+    NOT_SENT,
+    SAMPLING,
+    check_fields,
+    is_default,
+    models_of,
+    parse,
+    preferences_of,
+)
+from backends.wire.prompts import Inputs, read_inputs
 
-WIRE: Final = "completions"
+WIRE = "completions"
+
+COMPLETIONS_FIELDS = frozenset(
+    {
+        "completions.prompt",
+        "completions.suffix",
+        "completions.echo",
+        "completions.logprobs",
+    }
+)
+"""What only an upstream of this wire can honor; ``completions.prompt`` is several prompts, or
+one of token ids."""
 
 UPSTREAM_FIELDS: Final = frozenset(
     {"temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"}
@@ -22,6 +48,91 @@ UPSTREAM_FIELDS: Final = frozenset(
 
 _OWN: Final = ("prompt", "suffix", "echo", "logprobs", "best_of")
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
+
+_SAMPLING = {
+    name: check
+    for name, check in SAMPLING.items()
+    if name not in ("logprobs", "top_logprobs", "max_completion_tokens")
+}
+_NATIVE: dict[str, checks.Check] = {
+    "suffix": checks.text,
+    "echo": checks.boolean,
+    "logprobs": checks.integer(0, 5),
+    "best_of": checks.integer(1, 128),
+}
+
+
+def _any(path: str, value: Any) -> None:
+    """``prompt`` is read as a whole, by ``read_inputs``."""
+
+
+_KNOWN = (
+    {name: check for name, check in NOT_SENT.items() if name != "messages"}
+    | _SAMPLING
+    | _NATIVE
+    | {"prompt": _any}
+)
+
+
+def decode_request(body: bytes) -> Decoded:
+    """Read and check one legacy completion request.
+
+    Raises:
+        InvalidRequest: what is wrong, where, and what to write instead.
+    """
+    document = parse(body)
+    check_fields(document, _KNOWN)
+    prompt = read_inputs("prompt", document.get("prompt"))
+    params = {k: v for k, v in document.items() if k in _SAMPLING and v is not None}
+    copies = params.get("n", 1)
+    if document.get("best_of") not in (None, copies):
+        raise InvalidRequest(
+            "'best_of' must equal 'n': answers that nobody gets would have to be paid for",
+            "best_of",
+            "unsupported",
+        )
+    if copies * len(prompt.items) > checks.MAX_CHOICES:
+        raise InvalidRequest(
+            f"'n' times the prompts must be at most {checks.MAX_CHOICES} answers", "n"
+        )
+    required = {k for k, v in params.items() if not is_default(k, v)}
+    stop = params.get("stop") or []
+    request = ChatRequest(
+        models=models_of(document),
+        messages=_messages(prompt),
+        params=params,
+        required=frozenset(required | _native_required(document, prompt)),
+        prompt_bytes=len(body) + prompt.frame_bytes,
+        content_bytes=prompt.content_bytes,
+        max_tokens=params.get("max_tokens"),
+        n=copies * len(prompt.items),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        operation="completions",
+        inputs=prompt.items,
+        native=Native(WIRE, document),
+        provider=preferences_of(document.get("provider") or {}),
+    )
+    return Decoded(request, bool(document.get("stream")))
+
+
+def _messages(prompt: Inputs) -> tuple[dict[str, Any], ...]:
+    """Say the same for upstreams that know only messages, where it can be said."""
+    if prompt.tokens or len(prompt.items) > 1:
+        return ()
+    return ({"role": "user", "content": prompt.items[0]},)
+
+
+def _native_required(document: Mapping[str, Any], prompt: Inputs) -> set[str]:
+    required = set()
+    if prompt.tokens or len(prompt.items) > 1:
+        required.add("completions.prompt")
+    if document.get("suffix"):
+        required.add("completions.suffix")
+    if document.get("echo"):
+        required.add("completions.echo")
+    if document.get("logprobs") is not None:
+        required.add("completions.logprobs")
+    return required
 
 
 def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := gateway policies backends local_engine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev model serve test test-streams check bench bench-rivals bench-plot rivals \
+.PHONY: help setup dev model serve test test-streams test-recordings check bench bench-rivals bench-plot rivals \
 	fmt locks clean
 
 help:  ## List the targets
@@ -25,6 +25,10 @@ test: setup dev  ## Run the checks and the tests
 
 test-streams: setup dev  ## 5,000 open streams and 500 slow readers, measured (minutes, a quiet machine)
 	$(BIN)/python -m pytest -m streams tests/e2e $(ARGS)
+
+test-recordings: dev  ## Recorded provider answers, cut at every offset, and a table of what passes
+	$(BIN)/python -m pytest -n 2 -m recordings_all tests/recordings $(ARGS)
+	$(BIN)/python -m tests.recordings.table
 
 bench: dev rivals  ## Cost against nginx and TensorZero, alternating (two cores, ten minutes; ARGS=--quick)
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)

@@ -163,7 +163,11 @@ def frame(kind: str, payload: bytes, message_type: str = "event") -> bytes:
     """Return one AWS event-stream frame (Amazon's event stream specification, read 2026-11)."""
     type_header = ":exception-type" if message_type == "exception" else ":event-type"
     headers = b"".join(
-        bytes([len(name)]) + name.encode() + b"\x07" + struct.pack("!H", len(value)) + value.encode()
+        bytes([len(name)])
+        + name.encode()
+        + b"\x07"
+        + struct.pack("!H", len(value))
+        + value.encode()
         for name, value in (
             (type_header, kind),
             (":content-type", "application/json"),

@@ -127,7 +127,10 @@ def _failed(case: Case, message: str, failure: BackendError | None) -> Iterable[
 
 
 def _choice(said: Said, choice: Choice) -> Iterable[str]:
-    if choice.text != said.text:
+    if said.document is not None:
+        if parsed(choice.text) != said.document:
+            yield f"text is {_short(choice.text)}, expected {said.document}"
+    elif choice.text != said.text:
         yield f"text is {_short(choice.text)}, expected {_short(said.text)}"
     if _dense(choice.reasoning) != _dense("".join(said.reasoning)):
         joined = "".join(said.reasoning)

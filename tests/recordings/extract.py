@@ -27,6 +27,7 @@ class Said:
     Attributes:
         reasoning: its parts; how parts are joined is nobody's promise.
         calls: name and arguments of each, in order; None for arguments that are no JSON.
+        document: the text is this JSON value, in whatever spelling.
         finish: the normalized word, or None where the wire said nothing of an end.
         raw: the wire's own word, or None where it has none.
     """
@@ -37,6 +38,7 @@ class Said:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     signatures: list[str] = field(default_factory=list)
     images: int = 0
+    document: Any = None
     finish: str | None = None
     raw: str | None = None
 
@@ -85,9 +87,7 @@ def parsed(arguments: str | None) -> Any:
         return None
 
 
-def tokens(
-    prompt: int | None, completion: int | None, **details: int | None
-) -> Tokens | None:
+def tokens(prompt: int | None, completion: int | None, **details: int | None) -> Tokens | None:
     """Return counts, or None where both of the two that matter were not reported."""
     if prompt is None and completion is None:
         return None

@@ -15,7 +15,7 @@ from backends.types import CONTENT, Finish
 from policies.charging import Bounds, Delivered, Outcome, bill
 from policies.pricing import Price, tariff
 from tests.recordings import readers
-from tests.recordings.cases import ABSENT, Case, answers, decoder, own, recorded
+from tests.recordings.cases import ABSENT, DECODERS, Case, answers, decoder, own, recorded
 from tests.recordings.compare import KNOWN, Played, differences, play
 from tests.recordings.cuts import every_offset, frames, inside_characters, pieces, sampled, ways
 
@@ -159,4 +159,4 @@ def test_cuts_are_where_they_should_be() -> None:
 
 def test_bodies_of_our_own_stand_in_for_every_wire() -> None:
     """A checkout without recordings still judges each codec."""
-    assert {case.wire for case in own()} >= {"chat", "completions", "responses", "messages"}
+    assert {case.wire for case in own()} == set(DECODERS)

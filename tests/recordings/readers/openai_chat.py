@@ -54,6 +54,8 @@ def speak(said: Said, message: dict[str, Any]) -> None:
     content = message.get("content")
     if isinstance(content, str):
         said.text += content
+    elif isinstance(content, dict):
+        said.document = content
     for part in content if isinstance(content, list) else ():
         if part["type"] == "text":
             said.text += part["text"]

@@ -28,9 +28,7 @@ def client(body: bytes, *, stream: bool) -> openai.OpenAI:
     )
 
 
-def events(
-    ask: Callable[[], Any], extract: Extract, *, stream: bool
-) -> Iterator[dict[str, Any]]:
+def events(ask: Callable[[], Any], extract: Extract, *, stream: bool) -> Iterator[dict[str, Any]]:
     """Yield what the client made of the answer; an error that it raised goes into the extract."""
     try:
         answer = ask()

@@ -73,6 +73,14 @@ OTHER_WIRES = {
 }
 """The wire of each provider that does not speak OpenAI's chat."""
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fireworks": {"think_tags": True},
+    "hf-router": {"think_tags": True},
+    "novita": {"think_tags": True},
+    "snowflake": {"implied_reason": "stop"},
+}
+"""What the row of the vendor says of its servers' habits; all others speak as OpenAI does."""
+
 OUT_OF_SCOPE = {
     "aleph-alpha/": "Aleph Alpha",
     "anthropic-complete/": "Anthropic's old /v1/complete",
@@ -134,6 +142,11 @@ class Case:
     request: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
+    def provider(self) -> str:
+        """Who answered."""
+        return self.name.partition("/")[0]
+
+    @property
     def feature(self) -> str:
         """What is shown, streamed or not."""
         return self.kind.removesuffix("-stream")
@@ -162,18 +175,14 @@ class Case:
 def frame(kind: str, payload: bytes, message_type: str = "event") -> bytes:
     """Return one AWS event-stream frame (Amazon's event stream specification, read 2026-11)."""
     type_header = ":exception-type" if message_type == "exception" else ":event-type"
-    headers = b"".join(
-        bytes([len(name)])
-        + name.encode()
-        + b"\x07"
-        + struct.pack("!H", len(value))
-        + value.encode()
-        for name, value in (
-            (type_header, kind),
-            (":content-type", "application/json"),
-            (":message-type", message_type),
-        )
-    )
+    headers = b""
+    for name, value in (
+        (type_header, kind),
+        (":content-type", "application/json"),
+        (":message-type", message_type),
+    ):
+        headers += struct.pack("!B", len(name)) + name.encode()
+        headers += struct.pack("!BH", 7, len(value)) + value.encode()
     prelude = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
     message = prelude + struct.pack("!I", binascii.crc32(prelude)) + headers + payload
     return message + struct.pack("!I", binascii.crc32(message))
@@ -275,14 +284,16 @@ def refusals() -> list[Case]:
     return [case for case in every() if not case.out_of_scope and case.is_refusal]
 
 
-def decoder(wire: str) -> AnswerDecoder:
+def decoder(case: Case) -> AnswerDecoder:
     """Return a new decoder; names that it makes up are the same in every run.
 
     Raises:
         ImportError: the wire has none yet.
     """
-    module, _, name = DECODERS[wire].partition(":")
+    module, _, name = DECODERS[case.wire].partition(":")
     numbers = itertools.count(1)
     kind = getattr(importlib.import_module(module), name)
-    made: AnswerDecoder = kind(new_id=lambda: f"made-up-{next(numbers)}")
+    made: AnswerDecoder = kind(
+        new_id=lambda: f"made-up-{next(numbers)}", **SETTINGS.get(case.provider, {})
+    )
     return made

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from backends.collect import Choice, Collector
 from backends.errors import (
     BackendError,
+    ContentFiltered,
     ContextLengthExceeded,
     ProtocolError,
     RateLimited,
@@ -43,6 +44,7 @@ STREAM_ERRORS: dict[str, type[BackendError]] = {
     "openai-responses/stream-error--": RateLimited,  # insufficient_quota: HTTP 429
     "openrouter/stream-error--": RequestRejected,  # code 400
     "tgi-native/stream-error--": ContextLengthExceeded,  # tokens over the window: HTTP 422
+    "vertex-gemini/content-filter-stream--": ContentFiltered,  # the prompt was blocked
     "vertex-gemini/stream-error--": UpstreamFailed,  # CANCELLED: HTTP 499
 }
 """What each error in a stream would have been as an HTTP answer, from the vendors' documents."""
@@ -50,7 +52,7 @@ STREAM_ERRORS: dict[str, type[BackendError]] = {
 
 def play(case: Case, reads: Iterable[bytes]) -> Played:
     """Decode a body that arrives in these reads."""
-    ours = decoder(case.wire)
+    ours = decoder(case)
     events: list[StreamEvent] = []
     for read in reads:
         events += ours.feed(read)
@@ -83,7 +85,7 @@ def _ending(
     if expected.error is not None:
         yield from _failed(case, expected.error, failure)
         return
-    if case.is_stream and not expected.complete:
+    if not expected.complete:
         if not isinstance(failure, StreamTruncated):
             yield f"no finish reason, yet not truncated: {failure!r}"
         return
@@ -141,9 +143,13 @@ def _choice(said: Said, choice: Choice) -> Iterable[str]:
     if calls != said.calls:
         yield f"calls are {calls}, expected {said.calls}"
     kept = json.dumps(choice.details)
-    lost = [sign for sign in said.signatures if json.dumps(sign)[1:-1] not in kept]
+    lost = [
+        signs
+        for signs in said.signatures
+        if not any(json.dumps(sign)[1:-1] in kept for sign in signs)
+    ]
     if lost:
-        yield f"{len(lost)} of {len(said.signatures)} signatures are lost: {lost[0][:40]}..."
+        yield f"{len(lost)} of {len(said.signatures)} signatures are lost: {lost[0][0][:40]}..."
     if said.images != len(choice.images):
         yield f"{len(choice.images)} images, expected {said.images}"
 

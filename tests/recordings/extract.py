@@ -27,20 +27,23 @@ class Said:
     Attributes:
         reasoning: its parts; how parts are joined is nobody's promise.
         calls: name and arguments of each, in order; None for arguments that are no JSON.
+        signatures: signed and encrypted parts, each in every spelling that serves.
         document: the text is this JSON value, in whatever spelling.
         finish: the normalized word, or None where the wire said nothing of an end.
         raw: the wire's own word, or None where it has none.
+        native: the word of the server behind a router, where the router tells.
     """
 
     text: str = ""
     reasoning: list[str] = field(default_factory=list)
     refusal: str = ""
     calls: list[tuple[str, Any]] = field(default_factory=list)
-    signatures: list[str] = field(default_factory=list)
+    signatures: list[tuple[str, ...]] = field(default_factory=list)
     images: int = 0
     document: Any = None
     finish: str | None = None
     raw: str | None = None
+    native: str | None = None
 
     def end(self, words: dict[str, str], raw: str | None) -> None:
         """Take the wire's word for the end; an unknown one is a stop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import anthropic
@@ -22,10 +23,16 @@ WORDS = {
 
 
 def read(body: bytes, *, stream: bool) -> Extract:
-    """Let the client read one message; what follows its end is no part of the answer."""
+    """Let the client read the answer: message by message, where one stream holds several."""
     extract = Extract()
+    for message in _messages(body) if stream else [body]:
+        _read(message, extract, stream=stream)
+    return extract
+
+
+def _read(body: bytes, extract: Extract, *, stream: bool) -> None:
     kind = "text/event-stream" if stream else "application/json"
-    content = _named(_first(body)) if stream else body
+    content = _named(body) if stream else body
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, headers={"content-type": kind}, content=content)
@@ -51,14 +58,13 @@ def read(body: bytes, *, stream: bool) -> Extract:
         extract.error = _message(error)
     if snapshot is not None:
         take(extract, snapshot.to_dict(mode="json", warnings=False))
-    return extract
 
 
-def _first(body: bytes) -> bytes:
-    """Return the stream up to the end of its first message."""
-    before, ended, after = body.partition(b'"type":"message_stop"')
-    line, _, _ = after.partition(b"\n")
-    return before + ended + line + b"\n\n" if ended else body
+def _messages(body: bytes) -> list[bytes]:
+    """Cut a stream after the line of each ``message_stop``."""
+    found = re.split(rb'(?<="type":"message_stop")([^\n]*\n+)', body)
+    parts = [b"".join(found[place : place + 2]) for place in range(0, len(found), 2)]
+    return [part for part in parts if part.strip()]
 
 
 def _named(body: bytes) -> bytes:
@@ -88,9 +94,9 @@ def take(extract: Extract, message: dict[str, Any]) -> None:
                 said.text += block["text"]
             case "thinking":
                 said.reasoning.append(block["thinking"])
-                said.signatures.append(block["signature"])
+                said.signatures.append((block["signature"],))
             case "redacted_thinking":
-                said.signatures.append(block["data"])
+                said.signatures.append((block["data"],))
             case "tool_use":
                 said.calls.append((block["name"], block["input"]))
             case _:

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import EventStreamError
 
-from tests.recordings.extract import CALLS, FILTER, LENGTH, STOP, Extract, Tokens, parsed
+from tests.recordings.extract import CALLS, FILTER, LENGTH, STOP, Extract, Said, Tokens, parsed
 from tests.recordings.readers.aws import client
 
 WORDS = {
@@ -46,12 +46,19 @@ def take_block(extract: Extract, block: dict[str, Any]) -> None:
     thought = block.get("reasoningContent", {})
     if "reasoningText" in thought:
         said.reasoning.append(thought["reasoningText"]["text"])
-        said.signatures += filter(None, [thought["reasoningText"].get("signature")])
-    if "redactedContent" in thought:
-        said.signatures.append(base64.b64encode(thought["redactedContent"]).decode())
+    sign(said, {**thought, **thought.get("reasoningText", {})})
     call = block.get("toolUse")
     if call and call.get("type") != SERVER_TOOL:
         said.calls.append((call["name"], call["input"]))
+
+
+def sign(said: Said, thought: dict[str, Any]) -> None:
+    """Keep what the model wants back; hidden bytes may be written in base64 or as they are."""
+    if thought.get("signature"):
+        said.signatures.append((thought["signature"],))
+    hidden = thought.get("redactedContent")
+    if hidden:
+        said.signatures.append((base64.b64encode(hidden).decode(), hidden.decode("latin-1")))
 
 
 def take_events(extract: Extract, events: Any) -> None:
@@ -75,9 +82,7 @@ def take_events(extract: Extract, events: Any) -> None:
                     calls[place][1] += delta.get("toolUse", {}).get("input", "")
                 thought = delta.get("reasoningContent", {})
                 thoughts[place] = thoughts.get(place, "") + thought.get("text", "")
-                said.signatures += filter(None, [thought.get("signature")])
-                if "redactedContent" in thought:
-                    said.signatures.append(base64.b64encode(thought["redactedContent"]).decode())
+                sign(said, thought)
             elif name == "messageStop":
                 raw = value["stopReason"]
             elif name == "metadata":

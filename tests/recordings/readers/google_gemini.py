@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from typing import Any
@@ -37,9 +38,10 @@ def read(body: bytes, *, stream: bool) -> Extract:
             extract.error = document["error"]["message"]
             break
         chunk = typed(document)
-        blocked = chunk.prompt_feedback and chunk.prompt_feedback.block_reason
-        if blocked:
-            extract.choice().end(WORDS | {blocked.value: FILTER}, blocked.value)
+        feedback = chunk.prompt_feedback
+        if feedback and feedback.block_reason and not chunk.candidates:
+            extract.error = feedback.block_reason_message or feedback.block_reason.value
+            break
         for candidate in chunk.candidates or ():
             index = candidate.index or 0
             said = extract.choice(index)
@@ -83,7 +85,7 @@ def typed(document: dict[str, Any]) -> types.GenerateContentResponse:
     feedback = {
         name: value
         for name, value in (document.get("promptFeedback") or {}).items()
-        if name == "blockReason"
+        if name.startswith("blockReason")
     }
     return types.GenerateContentResponse.model_validate(
         {"candidates": candidates, "usageMetadata": usage, "promptFeedback": feedback}
@@ -94,7 +96,7 @@ def take(extract: Extract, index: int, part: types.Part, calls: list[dict[str, A
     """Add one part; code that the server ran is its own business."""
     said = extract.choice(index)
     if part.thought_signature:
-        said.signatures.append(base64.b64encode(part.thought_signature).decode())
+        said.signatures.append((base64.b64encode(part.thought_signature).decode(),))
     if part.inline_data and not part.thought:
         said.images += 1
     if part.text and part.thought:
@@ -117,7 +119,7 @@ def put(arguments: dict[str, Any], piece: types.PartialArg) -> None:
         for name, number in re.findall(r"\.?([^.\[\]$]+)|\[(\d+)\]", piece.json_path or "")
     ]
     place: Any = arguments
-    for key, then in zip(path, path[1:], strict=False):
+    for key, then in itertools.pairwise(path):
         empty: Any = [] if isinstance(then, int) else {}
         if isinstance(place, list):
             while len(place) <= key:

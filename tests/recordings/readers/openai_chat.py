@@ -16,6 +16,9 @@ WORDS = {
     "error": "error",
 }
 
+CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
+"""Where DeepSeek, Together and Moonshot, and Databricks say what OpenAI says in the details."""
+
 
 def read(body: bytes, *, stream: bool) -> Extract:
     """Put chunks, or a whole answer, together."""
@@ -41,11 +44,13 @@ def read(body: bytes, *, stream: bool) -> Extract:
             take_calls(calls.setdefault(index, {}), message)
             if choice.get("finish_reason"):
                 ends[index] = choice["finish_reason"]
+                said.native = choice.get("native_finish_reason")
     for index, said in extract.choices.items():
         said.calls = [
             (call["name"], parsed(call["arguments"])) for call in calls.get(index, {}).values()
         ]
         said.end(WORDS, ends.get(index))
+        said.raw = said.native or said.raw
     return extract
 
 
@@ -68,7 +73,7 @@ def speak(said: Said, message: dict[str, Any]) -> None:
         for detail in message.get("reasoning_details") or ():
             said.reasoning.append(detail.get("text") or detail.get("summary") or "")
     for detail in message.get("reasoning_details") or ():
-        said.signatures += [detail[key] for key in ("signature", "data") if detail.get(key)]
+        said.signatures += [(detail[key],) for key in ("signature", "data") if detail.get(key)]
     said.refusal += message.get("refusal") or ""
 
 
@@ -103,10 +108,18 @@ def usage(given: Any) -> Tokens | None:
     of_prompt = given.get("prompt_tokens_details") or {}
     of_completion = given.get("completion_tokens_details") or {}
     counted = Tokens(prompt or 0, completion or 0)
-    counted.cached = of_prompt.get("cached_tokens")
-    counted.cache_write = of_prompt.get("cache_write_tokens")
+    counted.cached = first((of_prompt, "cached_tokens"), *((given, name) for name in CACHED))
+    counted.cache_write = first(
+        (of_prompt, "cache_write_tokens"), (given, "cache_creation_input_tokens")
+    )
     counted.reasoning = of_completion.get("reasoning_tokens")
     apart = counted.prompt + counted.completion + (counted.reasoning or 0)
     if counted.reasoning and given.get("total_tokens") == apart:
         counted.completion += counted.reasoning
     return counted
+
+
+def first(*places: tuple[dict[str, Any], str]) -> int | None:
+    """Return the first count that is given."""
+    found = (group[name] for group, name in places if group.get(name) is not None)
+    return next(found, None)

@@ -31,16 +31,21 @@ def read(body: bytes, *, stream: bool) -> Extract:
             items[event["output_index"]] = event["item"]
         elif event["type"] in LAST:
             response = event["response"]
+            break
     output = (response or {}).get("output") or [items[place] for place in sorted(items)]
+    told = {item["id"]: item for item in items.values() if item.get("id")}
     for item in output:
-        take(extract, item)
+        take(extract, item, told.get(item.get("id"), {}))
     if response:
         end(extract, response)
     return extract
 
 
-def take(extract: Extract, item: dict[str, Any]) -> None:
-    """Add one item; what the server's own tools did is not said to the client."""
+def take(extract: Extract, item: dict[str, Any], before: dict[str, Any]) -> None:
+    """Add one item; of what the server's own tools did, images alone are for the client.
+
+    What is encrypted is so anew in each event: either telling of it serves.
+    """
     said = extract.choice()
     match item["type"]:
         case "message":
@@ -50,10 +55,13 @@ def take(extract: Extract, item: dict[str, Any]) -> None:
         case "reasoning":
             parts = [*(item.get("summary") or ()), *(item.get("content") or ())]
             said.reasoning += [part["text"] for part in parts]
-            if item.get("encrypted_content"):
-                said.signatures.append(item["encrypted_content"])
+            sealed = [telling.get("encrypted_content") for telling in (item, before)]
+            if sealed[0]:
+                said.signatures.append(tuple(filter(None, sealed)))
         case "function_call":
             said.calls.append((item["name"], parsed(item["arguments"])))
+        case "image_generation_call":
+            said.images += bool(item.get("result"))
         case _:
             pass
 

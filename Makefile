@@ -9,7 +9,7 @@ CODE := gateway policies backends local_engine
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev model serve test test-streams check bench bench-rivals bench-plot rivals \
-	fmt locks clean
+	fmt locks prices clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ locks: dev  ## Renew the hashed locks from pyproject.toml
 		--extra embedded --extra build pyproject.toml -o requirements/base.lock
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 		--extra embedded --extra build --extra dev -c requirements/base.lock pyproject.toml -o requirements/dev.lock
+
+prices: dev  ## Renew the table of list prices (gateway/prices.json) from genai-prices
+	$(BIN)/python -m deploy.prices
 
 # Each in an environment of its own. LiteLLM 1.82.7, 1.82.8 and 1.107.0 were malicious: never those.
 .bench/tensorzero/.done: REQUIRED = tensorzero==2026.6.0 openai

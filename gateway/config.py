@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import backends
+from backends.auth import Secret
 from backends.base import Backend, BackendConfig
-from gateway.settings import EndpointSettings, ModelSettings, Settings
+from gateway.endpoint_settings import CredentialSettings, EndpointSettings
+from gateway.secret_file import SecretFile, usable
+from gateway.settings import ModelSettings, Settings
 
 DEFAULT_MODEL: Mapping[str, Any] = {
     "id": "local/smollm2-135m",
@@ -94,30 +97,37 @@ def resolve_path(base: Path | None, path: Path) -> Path:
     return path if path.is_absolute() or base is None else base.parent / path
 
 
-def resolve_key(endpoint: EndpointSettings, source: Path | None) -> Callable[[], str | None]:
-    """Return a function that gives an endpoint's API key, read now.
+def resolve_keys(endpoint: EndpointSettings, source: Path | None) -> tuple[Secret, ...]:
+    """Return functions that give an endpoint's credentials as they are then.
+
+    A variable is read now; a file again whenever it has changed.
 
     Raises:
-        ConfigError: the variable is not set or the file cannot be read.
+        ConfigError: a variable is not set, a file cannot be read, or what is there is no key.
     """
-    if endpoint.api_key_env:
-        value = os.environ.get(endpoint.api_key_env, "").strip()
-        if not value:
-            raise ConfigError(
-                f"{source}: endpoint {endpoint.slug!r}: the variable {endpoint.api_key_env} "
-                "is not set; export it, or use api_key_file"
-            )
-        return _usable(value, endpoint, source)
-    if endpoint.api_key_file:
-        path = resolve_path(source, endpoint.api_key_file)
+    where = f"{source}: endpoint {endpoint.slug!r}"
+    return tuple(_resolve_key(given, where, source) for given in endpoint.secrets)
+
+
+def _resolve_key(given: CredentialSettings, where: str, source: Path | None) -> Secret:
+    if given.api_key_file is not None:
+        path = resolve_path(source, given.api_key_file)
         try:
-            secret = path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(
-                f"{source}: endpoint {endpoint.slug!r}: api_key_file: {error}"
-            ) from None
-        return _usable(secret, endpoint, source)
-    return lambda: None
+            return SecretFile(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: api_key_file: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    value = os.environ.get(given.api_key_env or "", "").strip()
+    if not value:
+        raise ConfigError(
+            f"{where}: the variable {given.api_key_env} is not set; export it, or use api_key_file"
+        )
+    try:
+        usable(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return lambda: value
 
 
 class Environment(BaseSettings):
@@ -130,15 +140,6 @@ class Environment(BaseSettings):
 
     models: Path = Path(__file__).resolve().parent.parent / "data" / "models"
     """Where converted weights are kept: shared between data folders."""
-
-
-def _usable(key: str, endpoint: EndpointSettings, source: Path | None) -> Callable[[], str]:
-    if not (key and key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigError(
-            f"{source}: endpoint {endpoint.slug!r}: its API key is empty, or has characters that "
-            "no header may carry; look for a line break or a pasted space"
-        )
-    return lambda: key
 
 
 def build_backend(
@@ -166,7 +167,7 @@ def build_backend(
                 model=endpoint.model or model.id,
                 base_url=endpoint.base_url,
                 socket_path=engines.get(model.id, "") if local else "",
-                api_keys=(resolve_key(endpoint, source),),
+                api_keys=resolve_keys(endpoint, source),
                 connect_ms=endpoint.timeouts.connect_ms,
                 options_key=endpoint.slug,
                 options=endpoint.options,

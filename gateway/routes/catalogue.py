@@ -7,8 +7,9 @@ from typing import Any
 
 from litestar import Request, get
 
+from gateway.endpoint_settings import CAPABILITIES
 from gateway.endpoints import Endpoint
-from gateway.settings import CAPABILITIES, ModelSettings
+from gateway.settings import ModelSettings
 from gateway.worker import Worker
 from policies.pricing import FULL_BP, PICO_PER_USD, Price
 

@@ -61,6 +61,10 @@ def create_routes(config: WorkerConfig, times: Times | None = None) -> Litestar:
         route_handlers=[
             chat.chat,
             catalogue.models,
+            catalogue.count,
+            catalogue.model,
+            catalogue.single,
+            catalogue.providers,
             generation.generation,
             operations.live,
             operations.ready,

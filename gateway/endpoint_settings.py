@@ -240,6 +240,11 @@ class EndpointSettings(Frozen):
         """What the table of list prices says of it."""
         return prices.find(backends.price_list(self.backend, self.options), self.model or "")
 
+    def named(self, name: str) -> Self | None:
+        """Return the endpoint with its star replaced, or None where it has no price then."""
+        own = self.model_copy(update={"model": (self.model or EVERY).replace(EVERY, name)})
+        return own if own.price is not None or own.listed is not None else None
+
     def rates(self) -> pricing.Price:
         """Return its own price, or that of the table.
 

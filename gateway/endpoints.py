@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -177,15 +177,43 @@ class EndpointTable:
         model = self._names.get(name)
         if model is None or model.is_wildcard:
             model = self._instance(name)
-        if model is not None and model.expires is not None:
-            today = datetime.fromtimestamp(self._times.wall_us() / 1e6, UTC).date()
-            if today > model.expires:
-                raise ModelExpired(name, model.expires.isoformat(), model.replacement)
+        if model is not None and model.expires is not None and self.expired(model):
+            raise ModelExpired(name, model.expires.isoformat(), model.replacement)
         return model
 
     def names(self) -> list[str]:
         """Return every name that is written out for clients to ask for."""
         return list(self._names)
+
+    def described(self, name: str) -> tuple[ModelSettings, tuple[Endpoint, ...]] | None:
+        """Return a model and its endpoints to look at; of a wildcard nothing is built for it."""
+        model = self._names.get(name)
+        if model is not None and not model.is_wildcard:
+            return model, self._built[model.id]
+        if (live := self._live.get(name)) is not None:
+            return live
+        wildcard = self._wildcard(name)
+        model = wildcard.named(name) if wildcard else None
+        if wildcard is None or model is None:
+            return None
+        rest = wildcard.covers(name) or ""
+        return model, tuple(
+            replace(one, model=model, settings=own, price=own.rates(), views={})
+            for one in self._built[wildcard.id]
+            if (own := one.settings.named(rest)) is not None
+        )
+
+    def listed(self) -> list[tuple[ModelSettings, tuple[Endpoint, ...]]]:
+        """Return every model with a name of its own, those that the price table knows, too."""
+        names = [m.id for m in self.models if not m.is_wildcard]
+        names += [name for wildcard in self._wildcards for name in wildcard.names()]
+        found = (self.described(name) for name in dict.fromkeys(names))
+        return [entry for entry in found if entry is not None]
+
+    def expired(self, model: ModelSettings) -> bool:
+        """Whether a model's last day has passed."""
+        today = datetime.fromtimestamp(self._times.wall_us() / 1e6, UTC).date()
+        return model.expires is not None and today > model.expires
 
     def label(self, name: str) -> str:
         """Return what stands for a model in metrics: a name of ours, never a caller's own."""

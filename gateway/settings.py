@@ -82,19 +82,20 @@ class ModelSettings(Frozen):
         """Whether it stands for every name that begins like it."""
         return self.id.endswith(EVERY)
 
+    def covers(self, name: str) -> str | None:
+        """Return what a name has in the place of a wildcard's star; None where it cannot be."""
+        rest = name.removeprefix(self.id[:-1])
+        fits = len(rest) + len(self.id) - 1 == len(name) and UPSTREAM_NAME.fullmatch(rest)
+        return rest if fits else None
+
     def named(self, name: str) -> ModelSettings | None:
-        """Return the model that a wildcard stands for under one name, or None.
+        """Return the model that a wildcard stands for under one name.
 
         None where the name could not be an upstream's, or no endpoint has a price for it.
         """
-        rest = name.removeprefix(self.id[:-1])
-        if (rest == name and self.id != EVERY) or not UPSTREAM_NAME.fullmatch(rest):
-            return None
-        every = (
-            endpoint.model_copy(update={"model": (endpoint.model or EVERY).replace(EVERY, rest)})
-            for endpoint in self.endpoints
-        )
-        endpoints = tuple(one for one in every if one.price is not None or one.listed is not None)
+        rest = self.covers(name)
+        every = (one.named(rest) for one in self.endpoints) if rest is not None else ()
+        endpoints = tuple(one for one in every if one is not None)
         return self.model_copy(update={"id": name, "endpoints": endpoints}) if endpoints else None
 
     def names(self) -> tuple[str, ...]:

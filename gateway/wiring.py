@@ -15,6 +15,7 @@ from gateway.auth import Authenticator
 from gateway.background import Background
 from gateway.body import Bodies
 from gateway.cashier import Cashier
+from gateway.catalogue import Catalogue
 from gateway.clock import TICK_S, Ticker, Times
 from gateway.dispatch import Dispatcher, Parts
 from gateway.endpoint_settings import CAPABILITIES, EVERY, EndpointSettings
@@ -120,6 +121,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             metrics=metrics,
             health=health,
             overload=Overload(settings.server, times.now()),
+            catalogue=Catalogue(table),
         )
         _start_periodic(worker, cashier)
         yield worker

@@ -67,8 +67,27 @@ def load(path: Path | None) -> Settings:
         ConfigError: the file is missing, is not YAML, or has faults (all are listed).
     """
     if path is None:
-        return Settings.model_validate({"models": [DEFAULT_MODEL]})
+        return parse({"models": [DEFAULT_MODEL, *_usual_models()]}, "the defaults")
     return parse(_read(path), str(path))
+
+
+def _usual_models() -> list[dict[str, Any]]:
+    """Return the models of each vendor whose usual key variable is set, priced from the table."""
+    return [
+        {
+            "id": f"{vendor.name}/*",
+            "endpoints": [
+                {
+                    "backend": vendor.kind,
+                    "provider": vendor.name,
+                    "api_key_env": vendor.key_env,
+                    **vendor.options,
+                }
+            ],
+        }
+        for vendor in backends.usual()
+        if os.environ.get(vendor.key_env, "").strip()
+    ]
 
 
 def parse(document: Any, source: str) -> Settings:

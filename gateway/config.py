@@ -1,6 +1,6 @@
 """Reads the configuration file and says what is wrong with it, where, and what to write.
 
-The only reader of the environment. Secrets are resolved by ``resolve_key`` alone, so that
+The only reader of the environment. Secrets are resolved by ``resolve_keys`` alone, so that
 commands which do not call upstreams work without them.
 """
 

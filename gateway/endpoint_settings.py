@@ -230,9 +230,9 @@ class EndpointSettings(Frozen):
             )
         if bool(self.api_key_env) + bool(self.api_key_file) + bool(self.credentials) > 1:
             raise ValueError("'api_key_env', 'api_key_file' and 'credentials': give one of them")
-        if self.price is None and self.listed is None and self.model != EVERY:
-            where = f"none is listed for {self.model!r}; " if self.model else ""
-            raise ValueError(f"'price': {where}{NO_PRICE}")
+        if self.price is None and self.listed is None and EVERY not in (self.model or ""):
+            where = f"; none is listed for {self.model!r}" if self.model else ""
+            raise ValueError(f"'price': {NO_PRICE}{where}")
         return self
 
     @property

@@ -184,7 +184,7 @@ def _endpoints(given: WorkerConfig, model: ModelSettings, metrics: Metrics) -> t
             settings=settings,
             position=position,
             backend=backend,
-            price=Price(0, 0) if settings.model == EVERY else settings.rates(),
+            price=Price(0, 0) if EVERY in (settings.model or "") else settings.rates(),
             markup_bp=given.settings.markup_bp(model),
             refused=_refused(settings),
             breaker=Breaker(settings.breaker),

@@ -64,7 +64,7 @@ def model(request: Anything, name: FromPath[str]) -> dict[str, Any]:
 
 @get(
     ["/v1/model/{name:path}", "/api/v1/model/{name:path}"],
-    summary="A model as OpenRouter describes it",
+    summary="A model in an envelope",
     sync_to_thread=False,
 )
 def single(request: Anything, name: FromPath[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ commands which do not call upstreams work without them.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,15 +61,22 @@ class ConfigError(Exception):
     """The configuration cannot be used. The message has a line per fault."""
 
 
-def load(path: Path | None) -> Settings:
+def version(text: bytes | None) -> str:
+    """Return a short name for exactly this configuration; None is no file."""
+    return "default" if text is None else hashlib.sha256(text).hexdigest()[:8]
+
+
+def load(path: Path | None, text: bytes | None = None) -> Settings:
     """Read the configuration, or the defaults when there is no file.
+
+    ``text`` is what the file held when it was read before.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has faults (all are listed).
     """
     if path is None:
         return parse({"models": [DEFAULT_MODEL, *_usual_models()]}, "the defaults")
-    return parse(_read(path), str(path))
+    return parse(_decoded(read(path) if text is None else text, path), str(path))
 
 
 def _usual_models() -> list[dict[str, Any]]:
@@ -240,15 +248,23 @@ def weights_dir(endpoint: EndpointSettings, source: Path | None) -> Path:
     return resolve_path(source, Path(weights))
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> bytes:
+    """Return what is in the file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _decoded(text: bytes, path: Path) -> Any:
+    try:
+        return yaml.load(text.decode(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
 

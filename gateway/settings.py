@@ -186,6 +186,9 @@ class ServerSettings(Frozen):
     keepalive_ms: int = Field(15_000, gt=0)
     slow_reader_s: float = Field(30.0, gt=0)
     drain_seconds: float = Field(30.0, gt=0)
+    reload_drain_seconds: float = Field(900.0, gt=0)
+    """How long open streams may go on after SIGHUP, in workers of the old configuration."""
+
     max_streams: int = Field(20_000, gt=0)
     shed_lag_ms: int = Field(500, gt=0)
     """A tick that is later than this counts as overload."""

@@ -26,8 +26,8 @@ from gateway.cli.crew import Crew, listening
 from gateway.log import configure_logging
 from gateway.settings import ModelSettings, Settings
 from gateway.supervisor.child import ChildSpec
-from gateway.supervisor.errors import StartFailed, SupervisorError
 from gateway.supervisor.claim import claim_data_folder
+from gateway.supervisor.errors import StartFailed, SupervisorError
 from gateway.supervisor.groups import valkey_group
 from gateway.supervisor.lockfile import LockFile, prepare_data_dir
 from gateway.supervisor.settings import SupervisorSettings
@@ -281,5 +281,3 @@ class House:
         ]
         document = {"url": self.crew.url, "account": key.record.account, "key": key.text}
         return {**document, "try": command}, "\n".join(lines)
-
-

@@ -89,6 +89,8 @@ def _check(settings: Settings, source: Path | None) -> None:
     """
     config.check_endpoints(settings, source)
     for model in settings.models:
+        if model.expires is not None:
+            log.warning("model %r is served until %s", model.id, model.expires)
         for endpoint in model.endpoints:
             if endpoint.backend == "local":
                 folder = config.weights_dir(endpoint, source)
@@ -112,6 +114,9 @@ class House:
     crew: Crew
     lock: LockFile
     env: dict[str, str] = field(default_factory=config.child_environment)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the configuration, by worker; of both generations while there are two."""
+
     _tree: Supervisor = field(init=False)
 
     @property
@@ -144,8 +149,8 @@ class House:
             copy = self.data / f"config{self.crew.generation}.yaml"
             copy.write_bytes(self.text)
             words += ["--copy", str(copy)]
-        workers = dict.fromkeys(self.crew.names(), version)
-        self.lock.update(versions={"tollway": __version__, "configuration": version, **workers})
+        self.versions.update(dict.fromkeys(self.crew.names(), version))
+        self.lock.update(versions={"tollway": __version__, **self.versions})
         bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
         return self.crew.specs(words, self.env, bounds.worker_stop_grace_s)
 
@@ -168,11 +173,11 @@ class House:
         new = replace(self, settings=settings, text=text, crew=self.crew.successor(self.data))
         mine = {model.id: self._engine(model).argv for model in self._local_models()}
         theirs = {model.id: new._engine(model) for model in new._local_models()}
+        added = tuple(spec for name, spec in theirs.items() if name not in mine)
         try:
             for name, spec in theirs.items():
                 if mine.get(name, spec.argv) != spec.argv:
                     raise CommandFailed(f"the engine of {name!r} has changed: that needs a restart")
-            added = tuple(spec for name, spec in theirs.items() if name not in mine)
             if added:
                 await self._tree.add(Group("engines", added))
             patience_s = settings.server.reload_drain_seconds
@@ -180,6 +185,7 @@ class House:
             await self._tree.replace(workers, patience_s)
         except BaseException:
             new.crew.close_own()
+            self._tree.remove_later([spec.name for spec in added])
             raise
         self.crew.close_own()
         self.settings, self.text, self.crew = settings, text, new.crew

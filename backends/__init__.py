@@ -3,8 +3,9 @@
 A kind of backend is a module of this package with a function ``build(config)``; nothing
 else registers it. It may have a function ``check(config)``, which finds what is wrong with an
 endpoint before its secrets are known, and a msgspec struct ``Options`` with the keys that only
-endpoints of this kind have. What an adapter needs beyond the base requirements it imports in
-``build``.
+endpoints of this kind have. Two constants are for use without any configuration: ``KEY_ENV``, the
+variable that usually holds a key, and ``PRICES``, the section of the price table. What an adapter
+needs beyond the base requirements it imports in ``build``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -57,6 +59,37 @@ def check(config: BackendConfig) -> None:
         checked(config)
 
 
+class Usual(NamedTuple):
+    """A vendor that can be used with nothing but its key."""
+
+    name: str
+    kind: str
+    key_env: str
+    options: Mapping[str, str]
+
+
+@cache
+def usual() -> tuple[Usual, ...]:
+    """Return the vendors whose address, key variable and prices are known, by name."""
+    found = [
+        Usual(kind, kind, key_env, {})
+        for kind in kinds()
+        if (key_env := _constant(kind, "KEY_ENV")) and _constant(kind, "PRICES")
+    ]
+    found += [
+        Usual(name, "openai", row.key_env, {"vendor": name})
+        for name, row in _vendors().items()
+        if row.base_url and row.key_env and row.prices
+    ]
+    return tuple(sorted(found))
+
+
+def price_list(kind: str, options: Mapping[str, Any]) -> str:
+    """Return the section of the price table for an endpoint of this kind; empty for none."""
+    row = _vendors().get(options.get("vendor") or "")
+    return row.prices if row is not None else _constant(kind, "PRICES")
+
+
 def load(config: BackendConfig) -> Backend:
     """Import the adapter of ``config.kind`` and build one backend.
 
@@ -65,6 +98,18 @@ def load(config: BackendConfig) -> Backend:
     """
     backend: Backend = _module(config.kind).build(config)
     return backend
+
+
+def _constant(kind: str, name: str) -> str:
+    return str(getattr(_module(kind), name, ""))
+
+
+def _vendors() -> Mapping[str, Any]:
+    """Return the rows of quirks of servers that speak like OpenAI's, by vendor."""
+    if find_spec(f"{__name__}.vendors") is None:
+        return {}
+    rows: Mapping[str, Any] = importlib.import_module(f"{__name__}.vendors").vendors()
+    return rows
 
 
 def _module(kind: str) -> ModuleType:

@@ -56,12 +56,14 @@ class BackendError(Exception):
         retry_after_s: how long the upstream asked to wait, seconds, or None.
         retry_here: another try at the same endpoint may help.
         move_on: another endpoint may do it.
+        other_credential: another credential of the same endpoint may do it, at once.
     """
 
     status = 502
     error_type = "provider_unavailable"
     retry_here = False
     move_on = True
+    other_credential = False
 
     def __init__(
         self,

@@ -1,14 +1,15 @@
 """Reads the configuration file and says what is wrong with it, where, and what to write.
 
-The only reader of the environment. Secrets are resolved by ``resolve_key`` alone, so that
+The only reader of the environment. Secrets are resolved by ``resolve_keys`` alone, so that
 commands which do not call upstreams work without them.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import backends
+from backends.auth import Secret
 from backends.base import Backend, BackendConfig
-from gateway.settings import EndpointSettings, ModelSettings, Settings
+from gateway.endpoint_settings import CredentialSettings, EndpointSettings
+from gateway.secret_file import SecretFile, usable
+from gateway.settings import ModelSettings, Settings
 
 DEFAULT_MODEL: Mapping[str, Any] = {
     "id": "local/smollm2-135m",
@@ -57,15 +61,41 @@ class ConfigError(Exception):
     """The configuration cannot be used. The message has a line per fault."""
 
 
-def load(path: Path | None) -> Settings:
+def version(text: bytes | None) -> str:
+    """Return a short name for exactly this configuration; None is no file."""
+    return "default" if text is None else hashlib.sha256(text).hexdigest()[:8]
+
+
+def load(path: Path | None, text: bytes | None = None) -> Settings:
     """Read the configuration, or the defaults when there is no file.
+
+    ``text`` is what the file held when it was read before.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has faults (all are listed).
     """
     if path is None:
-        return Settings.model_validate({"models": [DEFAULT_MODEL]})
-    return parse(_read(path), str(path))
+        return parse({"models": [DEFAULT_MODEL, *_usual_models()]}, "the defaults")
+    return parse(_decoded(read(path) if text is None else text, path), str(path))
+
+
+def _usual_models() -> list[dict[str, Any]]:
+    """Return the models of each vendor whose usual key variable is set, priced from the table."""
+    return [
+        {
+            "id": f"{vendor.name}/*",
+            "endpoints": [
+                {
+                    "backend": vendor.kind,
+                    "provider": vendor.name,
+                    "api_key_env": vendor.key_env,
+                    **vendor.options,
+                }
+            ],
+        }
+        for vendor in backends.usual()
+        if os.environ.get(vendor.key_env, "").strip()
+    ]
 
 
 def parse(document: Any, source: str) -> Settings:
@@ -94,30 +124,37 @@ def resolve_path(base: Path | None, path: Path) -> Path:
     return path if path.is_absolute() or base is None else base.parent / path
 
 
-def resolve_key(endpoint: EndpointSettings, source: Path | None) -> Callable[[], str | None]:
-    """Return a function that gives an endpoint's API key, read now.
+def resolve_keys(endpoint: EndpointSettings, source: Path | None) -> tuple[Secret, ...]:
+    """Return functions that give an endpoint's credentials as they are then.
+
+    A variable is read now; a file again whenever it has changed.
 
     Raises:
-        ConfigError: the variable is not set or the file cannot be read.
+        ConfigError: a variable is not set, a file cannot be read, or what is there is no key.
     """
-    if endpoint.api_key_env:
-        value = os.environ.get(endpoint.api_key_env, "").strip()
-        if not value:
-            raise ConfigError(
-                f"{source}: endpoint {endpoint.slug!r}: the variable {endpoint.api_key_env} "
-                "is not set; export it, or use api_key_file"
-            )
-        return _usable(value, endpoint, source)
-    if endpoint.api_key_file:
-        path = resolve_path(source, endpoint.api_key_file)
+    where = f"{source}: endpoint {endpoint.slug!r}"
+    return tuple(_resolve_key(given, where, source) for given in endpoint.secrets)
+
+
+def _resolve_key(given: CredentialSettings, where: str, source: Path | None) -> Secret:
+    if given.api_key_file is not None:
+        path = resolve_path(source, given.api_key_file)
         try:
-            secret = path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(
-                f"{source}: endpoint {endpoint.slug!r}: api_key_file: {error}"
-            ) from None
-        return _usable(secret, endpoint, source)
-    return lambda: None
+            return SecretFile(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: api_key_file: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    value = os.environ.get(given.api_key_env or "", "").strip()
+    if not value:
+        raise ConfigError(
+            f"{where}: the variable {given.api_key_env} is not set; export it, or use api_key_file"
+        )
+    try:
+        usable(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return lambda: value
 
 
 class Environment(BaseSettings):
@@ -130,15 +167,6 @@ class Environment(BaseSettings):
 
     models: Path = Path(__file__).resolve().parent.parent / "data" / "models"
     """Where converted weights are kept: shared between data folders."""
-
-
-def _usable(key: str, endpoint: EndpointSettings, source: Path | None) -> Callable[[], str]:
-    if not (key and key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigError(
-            f"{source}: endpoint {endpoint.slug!r}: its API key is empty, or has characters that "
-            "no header may carry; look for a line break or a pasted space"
-        )
-    return lambda: key
 
 
 def build_backend(
@@ -166,7 +194,7 @@ def build_backend(
                 model=endpoint.model or model.id,
                 base_url=endpoint.base_url,
                 socket_path=engines.get(model.id, "") if local else "",
-                api_keys=(resolve_key(endpoint, source),),
+                api_keys=resolve_keys(endpoint, source),
                 connect_ms=endpoint.timeouts.connect_ms,
                 options_key=endpoint.slug,
                 options=endpoint.options,
@@ -220,15 +248,23 @@ def weights_dir(endpoint: EndpointSettings, source: Path | None) -> Path:
     return resolve_path(source, Path(weights))
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> bytes:
+    """Return what is in the file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _decoded(text: bytes, path: Path) -> Any:
+    try:
+        return yaml.load(text.decode(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
 

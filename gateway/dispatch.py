@@ -66,7 +66,6 @@ class Parts:
     metrics: Metrics
     policies: Mapping[Strategy, tuple[Policy, ...]]
     settings: ServerSettings
-    markup_bp: Mapping[str, int]
     """By model id, where the caller has none of its own."""
 
     rng: random.Random
@@ -156,10 +155,7 @@ class Dispatcher:
             model = table.model(name)
             if model is None:
                 raise UnknownModel(name, table.names())
-            markup = exchange.caller.markup_bp
-            views = table.snapshot(
-                model, self._parts.markup_bp[model.id] if markup is None else markup
-            )
+            views = table.snapshot(model, exchange.caller.markup_bp)
             plans.append(plan(context, views, self._parts.policies[model.strategy]))
         whole = chain(plans)
         if not whole.candidates:
@@ -288,7 +284,7 @@ class Dispatcher:
             exchange.committed_at = exchange.content_at
         took_s = exchange.content_at - opened
         endpoint.measured(took_s * 1000)
-        self._parts.metrics.first_token(endpoint.settings.slug, endpoint.model.id).observe(took_s)
+        self._parts.metrics.answered(endpoint, took_s)
 
     async def _finish(self, exchange: Exchange, finish: Finish, client: Client) -> None:
         """Bill a complete answer, start settling, and tell the client."""
@@ -315,12 +311,20 @@ class Dispatcher:
         return candidate.view.available and not breaker.available(self._now())
 
     def _may_retry(self, failures: int, error: BackendError, endpoint: Endpoint) -> bool:
+        settings = endpoint.settings
+        if error.other_credential:
+            return failures <= max(settings.retries, len(settings.secrets) - 1)
         short = (error.retry_after_s or 0) <= self._parts.settings.retry_after_max_s
-        left = failures <= endpoint.settings.retries
+        left = failures <= settings.retries
         return left and short and error.retry_here and not endpoint.breaker.is_open
 
     def _wait_s(self, failures: int, error: BackendError) -> float:
-        """Full jitter over a doubling bound, and at least what the upstream asked for."""
+        """Full jitter over a doubling bound, and at least what the upstream asked for.
+
+        Another credential has not been asked to wait.
+        """
+        if error.other_credential:
+            return 0.0
         settings = self._parts.settings
         bound_ms = min(settings.retry_cap_ms, settings.retry_base_ms * 2.0**failures)
         return max(error.retry_after_s or 0.0, self._parts.rng.uniform(0, bound_ms / 1000))

@@ -5,6 +5,7 @@
     GatewayError
     |- Unauthorized        401: no key, or one that does not work
     |- UnknownModel        400: no such public name
+    |- ModelExpired        400: withdrawn since a day that configuration names
     |- NoRoute             400: the model exists, but no endpoint can honor the request
     |- BodyTooLarge        413
     |- BodyTooSlow         408
@@ -99,6 +100,16 @@ class UnknownModel(GatewayError):
         """Suggest the nearest name."""
         message = f"no model {name!r}{closest(name, known)}; GET /v1/models lists the names"
         super().__init__(ErrorReply(400, message, "model", "model_not_found"))
+
+
+class ModelExpired(GatewayError):
+    """The model was served until a day that has passed."""
+
+    def __init__(self, name: str, last_day: str, replacement: str | None) -> None:
+        """Name the replacement, if there is one."""
+        hint = f"use {replacement!r}" if replacement else "GET /v1/models lists what is served"
+        message = f"the model {name!r} was served until {last_day}; {hint}"
+        super().__init__(ErrorReply(400, message, "model", "model_deprecated"))
 
 
 class NoRoute(GatewayError):

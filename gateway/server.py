@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import select
+import signal
 import socket
 import sys
 import termios
@@ -255,12 +256,30 @@ class Server(uvicorn.Server):
         """``others`` are the other workers' listeners, non-blocking, which are ours to close."""
         super().__init__(config)
         self._others = others
+        self._retiring = False
+
+    def retire(self) -> None:
+        """Accept nothing any more, and leave when the last answer is out, however late."""
+        self._retiring = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Look into the other queues, ten times a second."""
-        for listener in self._others:
-            await self._take_from(listener)
+        """Look into the other queues, ten times a second; or see whether all is answered."""
+        if self._retiring:
+            self._leave()
+        else:
+            for listener in self._others:
+                await self._take_from(listener)
         return await super().on_tick(counter)
+
+    def _leave(self) -> None:
+        for accepting in self.servers:
+            accepting.close()
+        for listener in self._others:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()  # at once where nothing is being answered, else after that
+        if not self.server_state.connections and not self.server_state.tasks:
+            self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Hold no queue open: nobody would look into it any more."""
@@ -319,6 +338,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then open streams finish within ``drain_seconds``.
 
-    Blocks. What is still open after the grace time is cut and settled. ``others`` as in ``build``.
+    Blocks. What is still open after the grace time is cut and settled. After SIGUSR1 nothing is
+    accepted, and it ends when every answer has. ``others`` as in ``build``.
     """
-    build(app, settings, others=others).run(sockets=listeners)
+    http = build(app, settings, others=others)
+    signal.signal(signal.SIGUSR1, lambda *_: http.retire())
+    http.run(sockets=listeners)

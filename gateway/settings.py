@@ -6,216 +6,20 @@ shapes are those of the interface page in ``docs/configuration.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from datetime import date
 from decimal import Decimal
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 import backends
-from backends.base import BackendConfig
+from gateway import prices
+from gateway.endpoint_settings import EVERY, EndpointSettings, Frozen, Markup, Name
 from policies import pricing
 
-CAPABILITIES: dict[str, tuple[str, ...]] = {
-    "tools": ("tools", "tool_choice", "parallel_tool_calls"),
-    "vision": ("image_url",),
-    "audio": ("input_audio",),
-    "video": ("video_url",),
-    "files": ("file",),
-    "structured_output": ("response_format",),
-    "reasoning": ("reasoning", "reasoning_effort"),
-    "logprobs": ("logprobs", "top_logprobs", "completions.logprobs"),
-    "embeddings": ("embeddings",),
-}
-"""A capability switched off makes an endpoint infeasible for these fields and parts."""
-
-Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f]+$")]
-
-
-def _decimal(value: Any) -> Any:
-    # A YAML number arrives as a float; its shortest decimal form is what was written.
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _exact(convert: Callable[[Decimal], int]) -> AfterValidator:
-    def check(value: Decimal) -> Decimal:
-        convert(value)
-        return value
-
-    return AfterValidator(check)
-
-
-Rate = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.picodollars_per_token)]
-Fee = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.picodollars)]
-Markup = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.basis_points)]
-
-
-class Frozen(BaseModel):
-    """Base of all settings: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
-    )
-    later: ClassVar[dict[str, str]] = {}
-    """Keys that the interface names and that this version does not offer yet."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_yet(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key, what in cls.later.items():
-                if data.get(key) not in (None, False):
-                    raise ValueError(f"'{key}': {what} in this version; leave it out")
-        return data
-
-
-class PriceSettings(Frozen):
-    """What an endpoint costs: USD per million tokens; ``request`` and ``image`` USD each."""
-
-    later = {"tiers": "price tiers are not offered"}
-    prompt: Rate
-    completion: Rate
-    cached: Rate | None = None
-    cache_write: Rate | None = None
-    reasoning: Rate | None = None
-    request: Fee = Decimal(0)
-    image: Fee = Decimal(0)
-    tiers: None = None
-
-    def price(self) -> pricing.Price:
-        """Return the same in integers."""
-        rate = pricing.picodollars_per_token
-        return pricing.Price(
-            prompt=rate(self.prompt),
-            completion=rate(self.completion),
-            cached=None if self.cached is None else rate(self.cached),
-            cache_write=None if self.cache_write is None else rate(self.cache_write),
-            reasoning=None if self.reasoning is None else rate(self.reasoning),
-            request=pricing.picodollars(self.request),
-            image=pricing.picodollars(self.image),
-        )
-
-
-class TimeoutSettings(Frozen):
-    """Bounds on an attempt. Absent first-token and stall limits depend on the backend."""
-
-    connect_ms: int = Field(3_000, gt=0)
-    first_token_ms: int | None = Field(None, gt=0)
-    stall_ms: int | None = Field(None, gt=0)
-    total_ms: int = Field(900_000, gt=0)
-
-
-class BreakerSettings(Frozen):
-    """How long an endpoint is left alone after it failed; doubles up to the maximum."""
-
-    open_ms: int = Field(5_000, gt=0)
-    max_open_ms: int = Field(60_000, gt=0)
-    failures: int = Field(5, gt=0)
-    """Failures in a row that open it. A refused credential opens it at once."""
-
-
-class EndpointSettings(Frozen):
-    """One way to serve a model. Keys that are not here are the backend kind's own."""
-
-    later = {
-        "limits": "limits of an endpoint are not offered",
-        "credentials": "several credentials are not offered (use api_key_env or api_key_file)",
-        "labels": "labels are not offered",
-    }
-    backend: str
-    provider: Name | None = None
-    base_url: str = ""
-    api_key_env: str | None = None
-    api_key_file: Path | None = None
-    model: Name | None = None
-    price: PriceSettings
-    context_tokens: int | None = Field(None, gt=0)
-    max_output_tokens: int | None = Field(None, gt=0)
-    max_image_tokens: int = Field(4096, ge=0)
-    """What one image can cost in prompt tokens here, for the hold."""
-
-    capabilities: dict[str, bool] = {}
-    timeouts: TimeoutSettings = TimeoutSettings()
-    retries: int = Field(2, ge=0, le=10)
-    breaker: BreakerSettings = BreakerSettings()
-    limits: None = None
-    credentials: None = None
-    labels: None = None
-    options: dict[str, Any] = {}
-    """The keys that only this kind of backend has, gathered."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_options(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        if "options" in data:
-            raise ValueError("'options': write the backend's own keys beside the others")
-        owners = backends.option_owners()
-        options = {name: value for name, value in data.items() if name in owners}
-        rest = {name: value for name, value in data.items() if name not in owners}
-        kind = data.get("backend")
-        for name, value in tuple(options.items()):
-            if kind in backends.kinds() and kind not in owners[name]:
-                if value:
-                    which = " or ".join(owners[name])
-                    raise ValueError(f"{name!r}: only for backend {which}; leave it out")
-                del options[name]
-        return rest | {"options": options}
-
-    @model_validator(mode="after")
-    def _fits_backend(self, info: ValidationInfo) -> Self:
-        del info
-        backends.check(
-            BackendConfig(
-                kind=self.backend,
-                model=self.model or "",
-                base_url=self.base_url,
-                options=self.options,
-            )
-        )
-        if unknown := sorted(set(self.capabilities) - set(CAPABILITIES)):
-            raise ValueError(
-                f"'capabilities.{unknown[0]}': unknown; known are {', '.join(CAPABILITIES)}"
-            )
-        if self.api_key_env and self.api_key_file:
-            raise ValueError("'api_key_env' and 'api_key_file': give one of them")
-        return self
-
-    @property
-    def slug(self) -> str:
-        """The provider's name in replies."""
-        return self.provider or self.backend
-
-    @property
-    def slow(self) -> bool:
-        """Whether silence may last minutes: a local model on a CPU, a model that reasons."""
-        return self.backend == "local" or self.capabilities.get("reasoning", False)
-
-    @property
-    def first_token_s(self) -> float:
-        """The first-token deadline in seconds."""
-        return (self.timeouts.first_token_ms or (120_000 if self.slow else 10_000)) / 1000
-
-    @property
-    def whole_s(self) -> float:
-        """The same in seconds for what comes whole, and so has no first token."""
-        return (self.timeouts.first_token_ms or 120_000) / 1000
-
-    @property
-    def stall_s(self) -> float:
-        """The stall deadline in seconds."""
-        return (self.timeouts.stall_ms or (180_000 if self.slow else 15_000)) / 1000
+UPSTREAM_NAME: Final = re.compile(r"(?!.*//)[\w@~](?!.*/\.)[\w.:@~/+-]{0,199}", re.ASCII)
+"""What may stand for ``*``: some upstreams have the name in the path of their URL."""
 
 
 class ModelSettings(Frozen):
@@ -227,7 +31,15 @@ class ModelSettings(Frozen):
         "continuation": "continuation after content is not offered",
     }
     id: Name
+    """A name that ends with ``*`` stands for every name that begins so."""
+
     aliases: tuple[Name, ...] = ()
+    expires: date | None = None
+    """The last day on which it is served (UTC)."""
+
+    replacement: Name | None = None
+    """What to use instead, for the message after that."""
+
     strategy: Literal["ordered", "cheapest"] = "cheapest"
     markup: Markup | None = None
     charge_broken: bool = True
@@ -236,10 +48,72 @@ class ModelSettings(Frozen):
     sla: None = None
     continuation: Literal[False] = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_a_wildcard(cls, data: Any) -> Any:
+        """An endpoint of a wildcard gets the name that was asked, unless it says another."""
+        if not isinstance(data, dict) or not str(data.get("id", "")).endswith(EVERY):
+            return data
+        endpoints = data.get("endpoints")
+        if not isinstance(endpoints, list | tuple):
+            return data
+        named = [
+            {"model": EVERY, **endpoint} if isinstance(endpoint, dict) else endpoint
+            for endpoint in endpoints
+        ]
+        return {**data, "endpoints": named}
+
+    @model_validator(mode="after")
+    def _stars(self) -> Self:
+        if EVERY in self.id[:-1] or any(EVERY in alias for alias in self.aliases):
+            raise ValueError("'id': one '*', and at its end, as in 'acme/*'; 'aliases' have none")
+        if self.is_wildcard and self.aliases:
+            raise ValueError(
+                "'aliases': a wildcard has none; give a model of that id its own entry"
+            )
+        for endpoint in self.endpoints:
+            stars = (endpoint.model or "").count(EVERY)
+            if stars > self.is_wildcard:
+                raise ValueError("'endpoints': 'model: \"*\"' needs an 'id' that ends with '*'")
+        return self
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for every name that begins like it."""
+        return self.id.endswith(EVERY)
+
+    def covers(self, name: str) -> str | None:
+        """Return what a name has in the place of a wildcard's star; None where it cannot be."""
+        rest = name.removeprefix(self.id[:-1])
+        fits = len(rest) + len(self.id) - 1 == len(name) and UPSTREAM_NAME.fullmatch(rest)
+        return rest if fits else None
+
+    def named(self, name: str) -> ModelSettings | None:
+        """Return the model that a wildcard stands for under one name.
+
+        None where the name could not be an upstream's, or no endpoint has a price for it.
+        """
+        rest = self.covers(name)
+        every = (one.named(rest) for one in self.endpoints) if rest is not None else ()
+        endpoints = tuple(one for one in every if one is not None)
+        return self.model_copy(update={"id": name, "endpoints": endpoints}) if endpoints else None
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names that the table of list prices knows for a wildcard."""
+        found: dict[str, None] = {}
+        for endpoint in self.endpoints:
+            before, _, after = (endpoint.model or EVERY).partition(EVERY)
+            for known in prices.known(backends.price_list(endpoint.backend, endpoint.options)):
+                if known.startswith(before) and known.endswith(after):
+                    found[self.id[:-1] + known[len(before) : len(known) - len(after)]] = None
+        return tuple(found)
+
     @model_validator(mode="after")
     def _one_engine(self) -> Self:
         if sum(endpoint.backend == "local" for endpoint in self.endpoints) > 1:
             raise ValueError("'endpoints': one 'local' endpoint per model; it has one engine")
+        if self.is_wildcard and any(endpoint.backend == "local" for endpoint in self.endpoints):
+            raise ValueError("'endpoints': an engine serves one model; 'id' may not end with '*'")
         return self
 
     @field_validator("strategy", mode="before")
@@ -312,6 +186,9 @@ class ServerSettings(Frozen):
     keepalive_ms: int = Field(15_000, gt=0)
     slow_reader_s: float = Field(30.0, gt=0)
     drain_seconds: float = Field(30.0, gt=0)
+    reload_drain_seconds: float = Field(900.0, gt=0)
+    """How long open streams may go on after SIGHUP, in workers of the old configuration."""
+
     max_streams: int = Field(20_000, gt=0)
     shed_lag_ms: int = Field(500, gt=0)
     """A tick that is later than this counts as overload."""

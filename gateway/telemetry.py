@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -86,6 +86,8 @@ class Metrics:
         self.hedges = count("hedges_total", "Hedged requests", "outcome")
         self.ledger_seconds = measure("ledger_seconds", "Calls to the ledger", _FAST, "op")
         self._add_gauges()
+        self.label: Callable[[str], str] = str
+        """What stands for a model's name; the table of endpoints knows which are ours."""
 
     def _counter(self, name: str, text: str, *labels: str) -> Series[Counter]:
         return Series(Counter(f"tollway_{name}", text, labels, registry=self.registry))
@@ -122,17 +124,22 @@ class Metrics:
     def tried(self, exchange: Exchange, attempt: Attempt) -> None:
         """Count one try of an endpoint."""
         model = exchange.candidate.view.model if exchange.candidate else ""
-        self.attempts(attempt.provider, model, attempt.outcome).inc()
+        self.attempts(attempt.provider, self.label(model), attempt.outcome).inc()
 
     def breaker(self, endpoint: Endpoint) -> None:
         """Show whether an endpoint is left alone."""
-        gauge = self.breaker_open(endpoint.settings.slug, endpoint.model.id)
+        gauge = self.breaker_open(endpoint.settings.slug, self.label(endpoint.model.id))
         gauge.set(endpoint.breaker.is_open)
+
+    def answered(self, endpoint: Endpoint, took_s: float) -> None:
+        """Keep how long the first content took."""
+        label = self.label(endpoint.model.id)
+        self.first_token(endpoint.settings.slug, label).observe(took_s)
 
     def ended(self, exchange: Exchange, now: float) -> None:
         """Count a request that was planned or refused, and keep its line."""
         view = exchange.candidate.view if exchange.candidate else None
-        model = view.model if view else exchange.plan_model
+        model = self.label(view.model if view else exchange.plan_model)
         self.requests(exchange.dialect.name, model, exchange.status).inc()
         self.request_seconds(model).observe(now - exchange.opened)
         bill = exchange.bill

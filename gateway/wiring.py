@@ -15,13 +15,15 @@ from gateway.auth import Authenticator
 from gateway.background import Background
 from gateway.body import Bodies
 from gateway.cashier import Cashier
+from gateway.catalogue import Catalogue
 from gateway.clock import TICK_S, Ticker, Times
 from gateway.dispatch import Dispatcher, Parts
+from gateway.endpoint_settings import CAPABILITIES, EVERY, EndpointSettings
 from gateway.endpoints import Breaker, Endpoint, EndpointTable
 from gateway.garbage import Garbage
 from gateway.health import Health
 from gateway.overload import Overload
-from gateway.settings import CAPABILITIES, EndpointSettings, ModelSettings, Settings
+from gateway.settings import ModelSettings, Settings
 from gateway.telemetry import Metrics
 from gateway.worker import Worker
 from policies.ledger.base import LedgerSettings, LedgerUnavailable
@@ -29,9 +31,13 @@ from policies.ledger.client import Ledger
 from policies.ledger.connect import connect
 from policies.ledger.keys import KeyStore
 from policies.ledger.sweeper import Sweeper
+from policies.pricing import Price
 from policies.types import Policy, Strategy
 
 log = logging.getLogger("tollway")
+
+CLOSE_S = 10.0
+"""How often backends that were let go are closed."""
 
 STRATEGIES: Mapping[Strategy, tuple[str, ...]] = {
     "ordered": ("feasible", "healthy", "ordered"),
@@ -80,20 +86,16 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         await _load_functions(ledger)
         metrics, ticker = Metrics(given.metrics), Ticker(times.now)
         stack.callback(metrics.access.flush)
-        endpoints = [
-            _endpoint(given, model, position)
-            for model in settings.models
-            for position in range(len(model.endpoints))
-        ]
-        for endpoint in endpoints:
-            metrics.breaker(endpoint)
-            stack.push_async_callback(endpoint.backend.aclose)
         health = Health(ledger, given.engines, given.announced)
         stack.push_async_callback(health.aclose)
         background = Background()
         stack.push_async_callback(background.aclose)
         cashier = Cashier(ledger, settings.ledger, background, metrics, times.now)
-        table = EndpointTable(settings.models, endpoints, times.now)
+        table = EndpointTable(
+            settings.models, lambda model: _endpoints(given, model, metrics), times
+        )
+        stack.push_async_callback(table.aclose)
+        metrics.label = table.label
         parts = Parts(
             table=table,
             cashier=cashier,
@@ -101,7 +103,6 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             metrics=metrics,
             policies={name: load_policies(names) for name, names in STRATEGIES.items()},
             settings=settings.server,
-            markup_bp={model.id: settings.markup_bp(model) for model in settings.models},
             rng=random.Random(),  # noqa: S311 - jitter of retries, no secret
         )
         auth = Authenticator(
@@ -120,6 +121,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             metrics=metrics,
             health=health,
             overload=Overload(settings.server, times.now()),
+            catalogue=Catalogue(table),
         )
         _start_periodic(worker, cashier)
         yield worker
@@ -168,21 +170,29 @@ def _start_periodic(worker: Worker, cashier: Cashier) -> None:
     background.every(settings.progress_s, cashier.report, name="progress")
     background.every(settings.sweep_s, sweep, name="sweep")
     background.every(settings.trim_s, ledger.trim_generations, name="trim")
+    background.every(CLOSE_S, worker.table.close_unused, name="close unused")
 
 
-def _endpoint(given: WorkerConfig, model: ModelSettings, position: int) -> Endpoint:
-    settings = model.endpoints[position]
-    backend = config.build_backend(model, settings, given.source, given.engines)
-    return Endpoint(
-        id=endpoint_id(model, position),
-        model=model,
-        settings=settings,
-        position=position,
-        backend=backend,
-        price=settings.price.price(),
-        refused=_refused(settings),
-        breaker=Breaker(settings.breaker),
-    )
+def _endpoints(given: WorkerConfig, model: ModelSettings, metrics: Metrics) -> tuple[Endpoint, ...]:
+    """Build the endpoints of one model; nothing connects yet."""
+    endpoints = []
+    for position, settings in enumerate(model.endpoints):
+        backend = config.build_backend(model, settings, given.source, given.engines)
+        endpoint = Endpoint(
+            id=endpoint_id(model, position),
+            model=model,
+            settings=settings,
+            position=position,
+            backend=backend,
+            price=Price(0, 0) if EVERY in (settings.model or "") else settings.rates(),
+            markup_bp=given.settings.markup_bp(model),
+            refused=_refused(settings),
+            breaker=Breaker(settings.breaker),
+        )
+        if not model.is_wildcard:
+            metrics.breaker(endpoint)
+        endpoints.append(endpoint)
+    return tuple(endpoints)
 
 
 def endpoint_id(model: ModelSettings, position: int) -> str:
@@ -200,4 +210,6 @@ def _refused(settings: EndpointSettings) -> frozenset[str]:
     )
     # A service tier changes the upstream's price, and no endpoint has a price for it yet.
     # Images and audio are not made here.
-    return frozenset({"service_tier", "modalities", "image_config"}.union(*off))
+    return frozenset(
+        {"service_tier", "modalities", "image_config"}.union(*off, settings.unpriced())
+    )

@@ -11,6 +11,7 @@ from backends.wire.dialect import Decoded, Dialect
 from gateway.auth import Authenticator, Caller
 from gateway.background import Background
 from gateway.body import Bodies
+from gateway.catalogue import Catalogue
 from gateway.clock import Ticker, Times
 from gateway.dispatch import Dispatcher
 from gateway.endpoints import EndpointTable
@@ -40,6 +41,7 @@ class Worker:
     metrics: Metrics
     health: Health
     overload: Overload
+    catalogue: Catalogue
 
     def check_room(self) -> None:
         """Refuse before the key is looked up and the body read when this worker has no room.

@@ -29,6 +29,18 @@ FULL_BP = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Tier:
+    """Rates of long prompts: above so many prompt tokens, and then for every token."""
+
+    above_prompt_tokens: int
+    prompt: int
+    completion: int
+    cached: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """What an endpoint charges. Token rates in pico-dollars per token, fees each."""
 
@@ -39,6 +51,8 @@ class Price:
     reasoning: int | None = None
     request: int = 0
     image: int = 0
+    tiers: tuple[Tier, ...] = ()
+    """Rising by what they are above."""
 
     @property
     def version(self) -> str:
@@ -48,8 +62,13 @@ class Price:
     @property
     def is_free(self) -> bool:
         """Whether nothing at this endpoint costs anything."""
-        rates = (self.prompt, self.completion, self.cached, self.cache_write, self.reasoning)
+        levels: tuple[Price | Tier, ...] = (self, *self.tiers)
+        rates = (rate for level in levels for rate in _rates(level))
         return not any(rates) and not self.request and not self.image
+
+    def at(self, prompt_tokens: int) -> Price | Tier:
+        """Return the token rates of a prompt of so many tokens: those of the last tier below."""
+        return next((t for t in reversed(self.tiers) if prompt_tokens > t.above_prompt_tokens), self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +107,14 @@ def cost(price: Price, usage: Usage, images: int = 0) -> CostParts:
     """Return the upstream cost of a usage whose parts lie within their totals."""
     cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
     thought = usage.reasoning_tokens or 0
+    rates = price.at(usage.prompt_tokens) if price.tiers else price
     prompt = (
-        (usage.prompt_tokens - cached - written) * price.prompt
-        + cached * _either(price.cached, price.prompt)
-        + written * _either(price.cache_write, price.prompt)
+        (usage.prompt_tokens - cached - written) * rates.prompt
+        + cached * _either(rates.cached, rates.prompt)
+        + written * _either(rates.cache_write, rates.prompt)
     )
-    completion = (usage.completion_tokens - thought) * price.completion + thought * _either(
-        price.reasoning, price.completion
+    completion = (usage.completion_tokens - thought) * rates.completion + thought * _either(
+        rates.reasoning, rates.completion
     )
     return CostParts(prompt, completion, price.request + images * price.image)
 
@@ -102,16 +122,18 @@ def cost(price: Price, usage: Usage, images: int = 0) -> CostParts:
 def worst_case_nanodollars(
     tariff: Tariff, *, prompt_bound: int, output_bound: int, copies: int, images: int
 ) -> int:
-    """Return the hold: every token at the dearest rate of its side that may apply."""
+    """Return the hold: every token at the dearest rate of its side that may apply.
+
+    Of the tiers those may apply that a prompt within its bound can reach.
+    """
     price = tariff.price
-    prompt_rate = max(price.prompt, price.cached or 0, price.cache_write or 0)
-    completion_rate = max(price.completion, price.reasoning or 0)
-    return tariff.charge_nanodollars(
-        prompt_bound * prompt_rate
-        + output_bound * copies * completion_rate
-        + price.request
-        + images * price.image
-    )
+    fees = price.request + images * price.image
+    outputs = output_bound * copies
+    most = _dearest(price, prompt_bound, outputs)
+    for tier in price.tiers:
+        if prompt_bound > tier.above_prompt_tokens:
+            most = max(most, _dearest(tier, prompt_bound, outputs))
+    return tariff.charge_nanodollars(most + fees)
 
 
 def picodollars_per_token(usd_per_million: Decimal) -> int:
@@ -161,6 +183,15 @@ def _exact(value: Decimal, scale: int, what: str) -> int:
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{value} must be {what}")
     return int(scaled)
+
+
+def _dearest(rates: Price | Tier, prompt_tokens: int, output_tokens: int) -> int:
+    prompt_rate = max(rates.prompt, rates.cached or 0, rates.cache_write or 0)
+    return prompt_tokens * prompt_rate + output_tokens * max(rates.completion, rates.reasoning or 0)
+
+
+def _rates(level: Price | Tier) -> tuple[int | None, ...]:
+    return (level.prompt, level.completion, level.cached, level.cache_write, level.reasoning)
 
 
 def _either(rate: int | None, fallback: int) -> int:

@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -26,6 +26,9 @@ from gateway.supervisor.sockets import (
 
 PROBE_S = 5.0
 METRICS_FOLDER = "metrics"
+WORKER = "worker-"
+NEXT = "-next"
+"""Of two generations that alternate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,25 @@ class Crew:
     """The folder of the metrics that all workers share; None for one worker."""
 
     host: str
+    generation: str = ""
+    """Stands behind each worker's name: after a reload two generations live side by side."""
+
+    def successor(self, data: Path) -> Crew:
+        """Return the next generation on the same port, each of it to be asked alone.
+
+        Raises:
+            DataFolderUnusable: the data folder cannot be written.
+        """
+        generation = "" if self.generation else NEXT
+        own: list[socket.socket] = []
+        for index in range(len(self.listeners)):
+            path = short_socket_path(data, worker_socket_name(_name(index) + generation))
+            own.append(bind_unix_listener(path))
+        return replace(self, own=tuple(own), generation=generation)
+
+    def names(self) -> list[str]:
+        """Return the workers' names."""
+        return [_name(index) + self.generation for index in range(len(self.listeners))]
 
     @property
     def port(self) -> int:
@@ -60,6 +82,10 @@ class Crew:
         """Accept nothing any more; what the workers hold is theirs to close."""
         for listener in self.listeners:
             listener.close()
+        self.close_own()
+
+    def close_own(self) -> None:
+        """Close what only this generation is asked by."""
         for listener in self.own:
             with contextlib.suppress(OSError):  # closed before, or the file is gone
                 Path(listener.getsockname()).unlink()
@@ -67,7 +93,7 @@ class Crew:
 
     def ended(self, child: str) -> None:
         """Take a dead worker's gauges out of the metrics of all."""
-        if self.metrics is not None and child in map(_name, range(len(self.listeners))):
+        if self.metrics is not None and child.startswith(WORKER):
             shared_metrics.forget(child, self.metrics)
 
     def specs(
@@ -77,8 +103,7 @@ class Crew:
         if self.metrics is not None:
             env = {**env, METRICS_DIR: str(self.metrics)}
         specs = []
-        for index, listener in enumerate(self.listeners):
-            name = _name(index)
+        for index, (name, listener) in enumerate(zip(self.names(), self.listeners, strict=True)):
             descriptors = [one.fileno() for one in (listener, *self.own[index : index + 1])]
             others = sorted({one.fileno() for one in self.listeners} - {descriptors[0]})
             argv = [sys.executable, "-m", "gateway", "worker", "--name", name, *words]
@@ -105,14 +130,14 @@ class Crew:
             client = httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=PROBE_S)
             return [("the worker", await stack.enter_async_context(client))]
         probes = []
-        for index, listener in enumerate(self.own):
+        for name, listener in zip(self.names(), self.own, strict=True):
             client = httpx.AsyncClient(
                 transport=httpx.AsyncHTTPTransport(uds=listener.getsockname()),
                 base_url="http://worker",
                 trust_env=False,
                 timeout=PROBE_S,
             )
-            probes.append((_name(index), await stack.enter_async_context(client)))
+            probes.append((name, await stack.enter_async_context(client)))
         return probes
 
 
@@ -154,4 +179,4 @@ def _empty(folder: Path) -> Path:
 
 
 def _name(index: int) -> str:
-    return f"worker-{index + 1}"
+    return f"{WORKER}{index + 1}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,20 +46,29 @@ def status(options: Options) -> None:
     state = read_lock(lock_path(options.data.absolute()))
     if state is None or not state.is_live() or state.kind != "serve":
         raise CommandFailed(f"no server runs on {options.data}; start one with 'tollway serve'")
-    document = {
+    document: dict[str, Any] = {
         "pid": state.pid,
         "host": state.host,
         "port": state.port,
         "ready": state.announced,
         "versions": dict(state.versions),
         "children": [
-            {"name": child.name, "role": child.role, "pid": child.pid, "socket": child.socket}
+            {
+                "name": child.name,
+                "role": child.role,
+                "pid": child.pid,
+                "socket": child.socket,
+                "configuration": state.versions.get(child.name),
+            }
             for child in state.children
         ],
     }
     lines = [f"tollway {__version__}, pid {state.pid}, http://{state.host}:{state.port}"]
     lines += [
-        f"  {c.name}: pid {c.pid}" + (f", {c.socket}" if c.socket else "") for c in state.children
+        f"  {child['name']}: pid {child['pid']}"
+        + (f", {child['socket']}" if child["socket"] else "")
+        + (f", configuration {child['configuration']}" if child["configuration"] else "")
+        for child in document["children"]
     ]
     options.say(document, "\n".join(lines))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from decimal import Decimal
 from typing import Any
 
 import click
 import httpx
 
 from gateway.cli.common import CommandFailed, Options, base_url, common
+from gateway.endpoint_settings import EndpointSettings
 from gateway.settings import ModelSettings
 from gateway.supervisor.lockfile import lock_path, read_lock
 
@@ -36,21 +38,34 @@ def _document(model: ModelSettings) -> dict[str, Any]:
             {
                 "provider": endpoint.slug,
                 "backend": endpoint.backend,
-                "price": {
-                    "prompt": str(endpoint.price.prompt),
-                    "completion": str(endpoint.price.completion),
-                },
+                "price": _price(endpoint),
             }
             for endpoint in model.endpoints
         ],
     }
 
 
+def _price(endpoint: EndpointSettings) -> dict[str, str] | None:
+    """Return what a million tokens cost in USD; None where that depends on the asked name."""
+    if endpoint.price is None and endpoint.listed is None:
+        return None
+    price = endpoint.rates()
+    return {"prompt": _usd(price.prompt), "completion": _usd(price.completion)}
+
+
+def _usd(picodollars: int) -> str:
+    return f"{(Decimal(picodollars) / 10**6).normalize():f}"
+
+
+def _priced(endpoint: EndpointSettings) -> str:
+    price = _price(endpoint)
+    if price is None:
+        return "priced from the table"
+    return f"{price['prompt']} / {price['completion']} USD per million tokens"
+
+
 def _words(model: ModelSettings) -> str:
-    ends = ", ".join(
-        f"{e.slug} ({e.backend}; {e.price.prompt} / {e.price.completion} USD per million tokens)"
-        for e in model.endpoints
-    )
+    ends = ", ".join(f"{e.slug} ({e.backend}; {_priced(e)})" for e in model.endpoints)
     return f"{model.id}: {ends}"
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -27,11 +27,12 @@ from gateway.log import configure_logging
 from gateway.settings import ModelSettings, Settings
 from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.claim import claim_data_folder
+from gateway.supervisor.errors import StartFailed, SupervisorError
 from gateway.supervisor.groups import valkey_group
 from gateway.supervisor.lockfile import LockFile, prepare_data_dir
 from gateway.supervisor.settings import SupervisorSettings
 from gateway.supervisor.sockets import engine_socket_name, short_socket_path
-from gateway.supervisor.tree import Group, Hooks, Supervisor
+from gateway.supervisor.tree import Group, Hooks, IsFailing, Supervisor
 from policies.ledger.keys import NewKey
 
 log = logging.getLogger("tollway")
@@ -68,14 +69,15 @@ def serve(options: Options, host: str, port: int, workers: int) -> None:
 
 
 async def _serve(options: Options, host: str, port: int, workers: int) -> int:
-    settings = options.settings()
+    text = config.read(options.config) if options.config is not None else None
+    settings = config.load(options.config, text)
     _check(settings, options.config)
     data = prepare_data_dir(options.data)
     async with claim_data_folder(data) as lock:
         with listening(host, port, workers, data) as crew:
-            house = House(options, settings, data, crew, lock)
-            lock.update(host=host, port=crew.port, versions={"tollway": __version__})
-            return await house.supervisor().run()
+            house = House(options, settings, text, data, crew, lock)
+            lock.update(host=host, port=crew.port)
+            return await house.run()
 
 
 def _check(settings: Settings, source: Path | None) -> None:
@@ -87,6 +89,8 @@ def _check(settings: Settings, source: Path | None) -> None:
     """
     config.check_endpoints(settings, source)
     for model in settings.models:
+        if model.expires is not None:
+            log.warning("model %r is served until %s", model.id, model.expires)
         for endpoint in model.endpoints:
             if endpoint.backend == "local":
                 folder = config.weights_dir(endpoint, source)
@@ -103,28 +107,90 @@ class House:
 
     options: Options
     settings: Settings
+    text: bytes | None
+    """What the configuration file held; workers get it as it was."""
+
     data: Path
     crew: Crew
     lock: LockFile
     env: dict[str, str] = field(default_factory=config.child_environment)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the configuration, by worker; of both generations while there are two."""
+
+    _tree: Supervisor = field(init=False)
 
     @property
     def redis_url(self) -> str:
         """Where the ledger is."""
         return redis_url(self.settings, self.data)
 
-    def supervisor(self) -> Supervisor:
+    async def run(self) -> int:
+        """Run the tree of children until it is told to drain; return the exit code."""
+        self._tree = self._supervisor()
+        return await self._tree.run()
+
+    def _supervisor(self) -> Supervisor:
         """Return the tree of children: Valkey, engines, workers."""
         groups = [valkey_group(self.data, self.env)] if self._embedded else []
         engines = tuple(self._engine(model) for model in self._local_models())
         if engines:
             groups.append(Group("engines", engines))
         bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
-        workers = self.crew.specs(self._worker_words(), self.env, bounds.worker_stop_grace_s)
-        groups.append(Group("workers", workers, on_ready=self._announce))
-        crew = self.crew
-        hooks = Hooks(on_drain=crew.close, on_hangup=_no_reload, on_end=crew.ended)
+        groups.append(Group("workers", self._workers(), on_ready=self._announce))
+        hooks = Hooks(
+            on_drain=lambda: self.crew.close(), on_hangup=self.reload, on_end=self.crew.ended
+        )
         return Supervisor(groups, self.lock, settings=bounds, hooks=hooks)
+
+    def _workers(self) -> tuple[ChildSpec, ...]:
+        """Return how to start the workers of this configuration, and say which it is."""
+        words, version = self._worker_words(), config.version(self.text)
+        if self.text is not None:
+            copy = self.data / f"config{self.crew.generation}.yaml"
+            copy.write_bytes(self.text)
+            words += ["--copy", str(copy)]
+        self.versions.update(dict.fromkeys(self.crew.names(), version))
+        self.lock.update(versions={"tollway": __version__, **self.versions})
+        bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
+        return self.crew.specs(words, self.env, bounds.worker_stop_grace_s)
+
+    async def reload(self) -> None:
+        """Read the configuration again; whatever is wrong with it, the old one is kept."""
+        try:
+            await self._reload()
+        except (CommandFailed, config.ConfigError, SupervisorError, OSError) as error:
+            log.error("SIGHUP: the old configuration is kept: %s", error)
+        else:
+            log.info("SIGHUP: configuration %s is served", config.version(self.text))
+
+    async def _reload(self) -> None:
+        path = self.options.config
+        text = config.read(path) if path is not None else None
+        settings = config.load(path, text)
+        _check(settings, path)
+        if settings.redis != self.settings.redis:
+            raise CommandFailed("'redis' has changed, which needs a restart")
+        new = replace(self, settings=settings, text=text, crew=self.crew.successor(self.data))
+        mine = {model.id: self._engine(model).argv for model in self._local_models()}
+        theirs = {model.id: new._engine(model) for model in new._local_models()}
+        added = tuple(spec for name, spec in theirs.items() if name not in mine)
+        try:
+            for name, spec in theirs.items():
+                if mine.get(name, spec.argv) != spec.argv:
+                    raise CommandFailed(f"the engine of {name!r} has changed: that needs a restart")
+            if added:
+                await self._tree.add(Group("engines", added))
+            patience_s = settings.server.reload_drain_seconds
+            workers = Group("workers", new._workers(), ready=new._until_ready)
+            await self._tree.replace(workers, patience_s)
+        except BaseException:
+            new.crew.close_own()
+            self._tree.remove_later([spec.name for spec in added])
+            raise
+        self.crew.close_own()
+        self.settings, self.text, self.crew = settings, text, new.crew
+        gone = [f"engine:{name}" for name in mine if name not in theirs]
+        self._tree.remove_later(gone)
 
     @property
     def _embedded(self) -> bool:
@@ -174,12 +240,14 @@ class House:
         sys.stdout.flush()
         self.lock.update(announced=True)
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self, is_failing: IsFailing = lambda: False) -> None:
         loop = asyncio.get_running_loop()
         next_word = loop.time() + PROGRESS_S
         async with AsyncExitStack() as stack:
             for name, client in await self.crew.probes(stack):
                 while waiting := await self._waiting_for(name, client):
+                    if is_failing():
+                        raise StartFailed(f"{name} ends as soon as it starts; see its log")
                     if loop.time() >= next_word:
                         next_word = loop.time() + PROGRESS_S
                         click.echo(f"starting: {waiting}", err=True)
@@ -219,7 +287,3 @@ class House:
         ]
         document = {"url": self.crew.url, "account": key.record.account, "key": key.text}
         return {**document, "try": command}, "\n".join(lines)
-
-
-def _no_reload() -> None:
-    log.warning("SIGHUP: reloading the configuration is not offered in this version; restart")

@@ -26,10 +26,12 @@ from gateway.wiring import WorkerConfig
 @click.option(
     "--engine", "engines", multiple=True, metavar="MODEL=SOCKET", help="A built-in engine."
 )
+@click.option("--copy", type=click.Path(path_type=Path), help="What the configuration was.")
 @common
 def worker(
     options: Options,
     name: str,
+    copy: Path | None,
     fds: tuple[int, ...],
     other_fds: tuple[int, ...],
     engines: tuple[str, ...],
@@ -39,7 +41,7 @@ def worker(
     metrics = config.metrics_dir()
     if metrics is not None:
         shared_metrics.share(name)
-    settings = options.settings()
+    settings = config.load(options.config, copy.read_bytes() if copy else None)
     lock = lock_path(Path(options.data).absolute())
 
     def announced() -> bool:

@@ -1,27 +1,52 @@
-"""``GET /v1/models``: what can be asked for, and what it costs."""
+"""What is served: ``/v1/models`` and what OpenRouter has beside it. All with or without a key."""
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Any
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+from urllib.parse import urlencode
 
 from litestar import Request, get
+from litestar.params import FromPath
 
-from backends.wire.openai_request import CHAT_FIELDS
-from gateway.endpoints import Endpoint
-from gateway.settings import CAPABILITIES, ModelSettings
-from gateway.worker import Worker
-from policies.pricing import FULL_BP, PICO_PER_USD, Price
+from backends.wire.checks import InvalidRequest, closest
+from gateway.catalogue import Catalogue, Shown, with_endpoints
+from gateway.errors import ErrorReply, GatewayError
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop")
+LIMIT: Final = 1000
+"""The most models of one page."""
+
+_ENDPOINTS: Final = "/endpoints"
+
+Anything = Request[Any, Any, Any]
+Test = Callable[[Shown], bool]
 
 
 @get(["/v1/models", "/api/v1/models"], summary="Models", sync_to_thread=False)
-def models(request: Request[Any, Any, Any]) -> dict[str, Any]:
-    """List the models, with or without a key, in OpenAI's and OpenRouter's shape."""
-    worker: Worker = request.app.state.worker
-    data = [_model(worker, model) for model in worker.table.models]
-    return {"object": "list", "data": data, "total_count": len(data), "links": {"next": None}}
+def models(request: Anything) -> dict[str, Any]:
+    """List the models, filtered, sorted and by page, in OpenAI's and OpenRouter's shape."""
+    query = dict(request.query_params)
+    found = _sorted(_filtered(request, {**_FILTERS, **_PAGES}), query.get("sort"))
+    offset = _whole(query, "offset", 0, 10**9)
+    limit = _whole(query, "limit", len(found), LIMIT)
+    page = found[offset : offset + limit]
+    following = None
+    if page and offset + limit < len(found):
+        query |= {"offset": str(offset + limit), "limit": str(limit)}
+        following = f"{request.scope['path']}?{urlencode(query)}"
+    return {
+        "object": "list",
+        "data": [shown.document for shown in page],
+        "total_count": len(found),
+        "links": {"next": following},
+    }
+
+
+@get(["/v1/models/count", "/api/v1/models/count"], summary="Count", sync_to_thread=False)
+def count(request: Anything) -> dict[str, Any]:
+    """Say how many models there are; the same filters hold."""
+    return {"data": {"count": len(_filtered(request, _FILTERS))}}
 
 
 @get(
@@ -29,89 +54,171 @@ def models(request: Request[Any, Any, Any]) -> dict[str, Any]:
     summary="Embedding models",
     sync_to_thread=False,
 )
-def embedding_models(request: Request[Any, Any, Any]) -> dict[str, Any]:
+def embedding_models(request: Anything) -> dict[str, Any]:
     """List the models that can be asked for embeddings, in the same shape."""
-    worker: Worker = request.app.state.worker
-    data = [
-        {
-            **entry,
-            "architecture": {
-                **entry["architecture"],
-                "modality": "text->embeddings",
-                "output_modalities": ["embeddings"],
-            },
-            "supported_parameters": [],
-        }
-        for model in worker.table.models
-        if any(_takes(endpoint, "embeddings") for endpoint in worker.table.of_model(model))
-        for entry in (_model(worker, model),)
-    ]
+    data = _catalogue(request).embedding_models()
     return {"object": "list", "data": data, "total_count": len(data), "links": {"next": None}}
 
 
-def _model(worker: Worker, model: ModelSettings) -> dict[str, Any]:
-    endpoints = worker.table.of_model(model)
-    first = endpoints[0]
-    inputs = ["text", *(["image"] if any(_takes(e, "image_url") for e in endpoints) else [])]
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": 0,
-        "owned_by": first.settings.slug,
-        "canonical_slug": model.id,
-        "name": model.id,
-        "description": "",
-        "context_length": first.settings.context_tokens,
-        "architecture": {
-            "modality": f"{'+'.join(inputs)}->text",
-            "input_modalities": inputs,
-            "output_modalities": ["text"],
-            "tokenizer": "Other",
-            "instruct_type": None,
-        },
-        "pricing": _pricing(first.price, worker.settings.markup_bp(model)),
-        "top_provider": {
-            "context_length": first.settings.context_tokens,
-            "max_completion_tokens": first.settings.max_output_tokens,
-            "is_moderated": False,
-        },
-        "per_request_limits": None,
-        "supported_parameters": _parameters(endpoints),
-        "default_parameters": None,
-        "supported_voices": None,
-        "links": {"details": "/api/v1/models"},
-    }
+@get(
+    ["/v1/models/{name:path}", "/api/v1/models/{name:path}"],
+    summary="A model, or with /endpoints behind its name where it is served",
+    sync_to_thread=False,
+)
+def model(request: Anything, name: FromPath[str]) -> dict[str, Any]:
+    """Describe one model as OpenAI does, or its endpoints as OpenRouter does."""
+    catalogue, name = _catalogue(request), name.strip("/")
+    if name.endswith(_ENDPOINTS):
+        return {"data": with_endpoints(_found(catalogue, name.removesuffix(_ENDPOINTS)))}
+    return _found(catalogue, name).document
 
 
-def _pricing(price: Price, markup_bp: int) -> dict[str, str]:
-    """Write what a caller pays, in USD per token, as catalogues do: strings."""
-    rates = {
-        "prompt": price.prompt,
-        "completion": price.completion,
-        "request": price.request,
-        "image": price.image,
-        "input_cache_read": price.cached,
-        "input_cache_write": price.cache_write,
-        "internal_reasoning": price.reasoning,
-    }
-    return {
-        name: _usd(rate * (FULL_BP + markup_bp)) for name, rate in rates.items() if rate is not None
-    }
+@get(
+    ["/v1/model/{name:path}", "/api/v1/model/{name:path}"],
+    summary="A model in an envelope",
+    sync_to_thread=False,
+)
+def single(request: Anything, name: FromPath[str]) -> dict[str, Any]:
+    """Describe one model by name or alias."""
+    return {"data": _found(_catalogue(request), name.strip("/")).document}
 
 
-def _usd(pico_bp: int) -> str:
-    """Write pico-dollars times basis points as dollars with at most 12 decimals, rounded up."""
-    picodollars = -(-pico_bp // FULL_BP)
-    text = f"{Decimal(picodollars) / PICO_PER_USD:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+@get(["/v1/providers", "/api/v1/providers"], summary="Providers", sync_to_thread=False)
+def providers(request: Anything) -> dict[str, Any]:
+    """List where answers come from."""
+    return {"data": _catalogue(request).providers()}
 
 
-def _parameters(endpoints: tuple[Endpoint, ...]) -> list[str]:
-    names = {*SAMPLING, *(field for fields in CAPABILITIES.values() for field in fields)}
-    names &= CHAT_FIELDS - {"image_url", "input_audio", "video_url", "file"}
-    return sorted(name for name in names if any(_takes(e, name) for e in endpoints))
+def _catalogue(request: Anything) -> Catalogue:
+    catalogue: Catalogue = request.app.state.worker.catalogue
+    return catalogue
 
 
-def _takes(endpoint: Endpoint, field: str) -> bool:
-    fields = endpoint.backend.capabilities.fields
-    return field not in endpoint.refused and (fields is None or field in fields)
+def _found(catalogue: Catalogue, name: str) -> Shown:
+    shown = catalogue.model(name)
+    if shown is None:
+        hint = closest(name, catalogue.names())
+        message = f"no model {name!r}{hint}; GET /v1/models lists the names"
+        raise GatewayError(ErrorReply(404, message, "model", "model_not_found"))
+    return shown
+
+
+def _filtered(request: Anything, known: Mapping[str, Any]) -> list[Shown]:
+    """Return the models that pass every filter of the query.
+
+    Raises:
+        InvalidRequest: a filter is not known, or its value makes no sense.
+    """
+    query = dict(request.query_params)
+    tests: list[Test] = []
+    for name, value in query.items():
+        if name not in known:
+            offered = ", ".join(sorted(known))
+            raise InvalidRequest(f"no filter {name!r}; known are {offered}", name)
+        if (make := _FILTERS.get(name)) is not None and value:
+            tests.append(make(name, value))
+    return [shown for shown in _catalogue(request).models() if all(t(shown) for t in tests)]
+
+
+def _words(value: str) -> set[str]:
+    return {word.strip().lower() for word in value.split(",") if word.strip()}
+
+
+def _has_parameters(name: str, value: str) -> Test:
+    wanted = _words(value)
+    return lambda shown: wanted <= set(shown.document["supported_parameters"])
+
+
+def _takes(name: str, value: str) -> Test:
+    wanted = _words(value)
+    return lambda shown: wanted <= set(shown.document["architecture"]["input_modalities"])
+
+
+def _gives(name: str, value: str) -> Test:
+    wanted = _words(value)
+    known = wanted | {"text"} if "all" in wanted else wanted
+    return lambda shown: bool(known & set(shown.document["architecture"]["output_modalities"]))
+
+
+def _called(name: str, value: str) -> Test:
+    text = value.lower()
+    return lambda shown: any(text in n.lower() for n in (shown.model.id, *shown.model.aliases))
+
+
+def _by_author(name: str, value: str) -> Test:
+    wanted = _words(value)
+    return lambda shown: shown.author.lower() in wanted
+
+
+def _by_provider(name: str, value: str) -> Test:
+    wanted = _words(value)
+    return lambda shown: any(e.settings.slug.lower() in wanted for e in shown.endpoints)
+
+
+def _at_least(name: str, value: str) -> Test:
+    least = _number(name, value)
+    return lambda shown: (shown.document["context_length"] or 0) >= least
+
+
+def _price(kind: str, sign: int) -> Callable[[str, str], Test]:
+    """Return a filter by USD per million tokens: at least for 1, at most for -1."""
+
+    def make(name: str, value: str) -> Test:
+        bound = _number(name, value)
+        return lambda shown: (shown.usd_per_million(kind) - bound) * sign >= 0
+
+    return make
+
+
+_FILTERS: Final[Mapping[str, Callable[[str, str], Test]]] = {
+    "supported_parameters": _has_parameters,
+    "input_modalities": _takes,
+    "output_modalities": _gives,
+    "q": _called,
+    "context": _at_least,
+    "min_price": _price("prompt", 1),
+    "max_price": _price("prompt", -1),
+    "min_output_price": _price("completion", 1),
+    "max_output_price": _price("completion", -1),
+    "model_authors": _by_author,
+    "providers": _by_provider,
+}
+_PAGES: Final = dict.fromkeys(("sort", "offset", "limit"))
+
+_ORDERS: Final[Mapping[str, Callable[[Shown], Any]]] = {
+    "pricing-low-to-high": lambda shown: _average(shown),
+    "pricing-high-to-low": lambda shown: -_average(shown),
+    "context-high-to-low": lambda shown: -(shown.document["context_length"] or 0),
+    "latency-low-to-high": lambda shown: (shown.first_token_ms is None, shown.first_token_ms or 0),
+}
+
+
+def _average(shown: Shown) -> Decimal:
+    return shown.usd_per_million("prompt") + shown.usd_per_million("completion")
+
+
+def _sorted(found: list[Shown], order: str | None) -> list[Shown]:
+    if not order:
+        return found
+    if order not in _ORDERS:
+        raise InvalidRequest(f"no order {order!r}; known are {', '.join(_ORDERS)}", "sort")
+    return sorted(found, key=_ORDERS[order])
+
+
+def _number(name: str, value: str) -> Decimal:
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise InvalidRequest(f"{name!r} must be a number from 0 on, not {value!r}", name)
+    return number
+
+
+def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    value = query.get(name) or ""
+    if not value:
+        return default
+    if not (value.isascii() and value.isdigit() and len(value) < 12 and int(value) <= most):
+        raise InvalidRequest(f"{name!r} must be a whole number from 0 to {most}", name)
+    return int(value)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -51,18 +51,18 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to be told; all are called on the event loop and must not block.
+    """What the caller wants to be told; all run on the event loop and must not block it.
 
     Attributes:
         on_drain: Called once as the drain begins, before any child is asked to stop: the
             place to close the listener.
-        on_hangup: Called at each SIGHUP.
+        on_hangup: Run at SIGHUP, one at a time; those that come meanwhile are one more.
         on_end: Called with a child's name when its process has ended, whatever the reason and
             before it is started again.
     """
 
     on_drain: Callable[[], None] | None = None
-    on_hangup: Callable[[], None] | None = None
+    on_hangup: Callable[[], Coroutine[Any, Any, None]] | None = None
     on_end: Callable[[str], None] | None = None
 
 
@@ -111,6 +111,9 @@ class Supervisor:
         self._runtime = runtime or Runtime()
         self._running: list[_Running] = []
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._leaving: list[Keeper] = []
+        self._hangup_wanted = False
+        self._hangup: asyncio.Task[None] | None = None
         self._fault: BaseException | None = None
         self._drain_wanted = asyncio.Event()
         self._end_wanted = asyncio.Event()
@@ -176,6 +179,57 @@ class Supervisor:
                     if keeper.child is not None:
                         keeper.child.signal(signal_number)
 
+    async def replace(self, group: Group, patience_s: float) -> None:
+        """Starts a group beside the one of its name, which retires once the new one is ready.
+
+        The old children get SIGUSR1, and SIGTERM when they are still there after `patience_s`
+        or when the next replacement begins.
+
+        Args:
+            group: What is to take over; its children have names of their own.
+            patience_s: How long the old ones may take to leave.
+
+        Raises:
+            StartFailed: The new group did not become ready; the old one goes on.
+        """
+        await asyncio.gather(*(keeper.stop() for keeper in self._leaving))
+        self._leaving = []
+        running = await self._start_group(group)
+        try:
+            if group.ready is not None:
+                await group.ready(running.is_failing)
+        except BaseException:
+            await asyncio.gather(*(keeper.stop() for keeper in running.keepers))
+            self._running.remove(running)
+            raise
+        old = [one for one in self._running if one.group.name == group.name and one is not running]
+        for one in old:
+            self._running.remove(one)
+            self._leaving += one.keepers
+        for keeper in self._leaving:
+            keeper.retire()
+            self._own(_leave(keeper, patience_s)).add_done_callback(self._on_keeper_done)
+
+    async def add(self, group: Group) -> None:
+        """Starts a group before the last one, to be stopped after it."""
+        running = await self._start_group(group)
+        self._running.remove(running)
+        self._running.insert(len(self._running) - 1, running)
+
+    def remove_later(self, names: Collection[str]) -> None:
+        """Stops the children of these names once what was replaced has left."""
+        if names:
+            self._own(self._remove(names)).add_done_callback(self._on_keeper_done)
+
+    async def _remove(self, names: Collection[str]) -> None:
+        for keeper in self._leaving:
+            if keeper.child is not None:
+                await keeper.child.wait()
+        gone = [keeper for keeper in self._keepers() if keeper.spec.name in names]
+        await asyncio.gather(*(keeper.stop() for keeper in gone))
+        for running in self._running:
+            running.keepers = [keeper for keeper in running.keepers if keeper not in gone]
+
     def pids(self) -> dict[str, int]:
         """The living children: name to process id."""
         alive = (keeper.child for keeper in self._keepers())
@@ -190,8 +244,16 @@ class Supervisor:
             self.begin_drain()
 
     def _on_hangup(self) -> None:
-        if self._hooks.on_hangup is not None:
-            self._hooks.on_hangup()
+        self._hangup_wanted = True
+        if self._hangup is None or self._hangup.done():
+            self._hangup = self._own(self._on_hangups())
+            self._hangup.add_done_callback(self._on_keeper_done)
+
+    async def _on_hangups(self) -> None:
+        while self._hangup_wanted and not self._drain_wanted.is_set():
+            self._hangup_wanted = False
+            if self._hooks.on_hangup is not None:
+                await self._hooks.on_hangup()
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Iterator[None]:
@@ -221,19 +283,23 @@ class Supervisor:
 
     async def _start(self) -> None:
         for group in self._groups:
-            running = _Running(group)
-            self._running.append(running)
-            for spec in group.children:
-                bounds, runtime, on_end = self._settings, self._runtime, self._hooks.on_end
-                keeper = Keeper(spec, bounds, runtime, self._record, on_end)
-                running.keepers.append(keeper)
-                self._own(keeper.run()).add_done_callback(self._on_keeper_done)
-            for keeper in running.keepers:
-                await keeper.tried.wait()
+            running = await self._start_group(group)
             if group.ready is not None:
                 await group.ready(running.is_failing)
             if group.on_ready is not None:
                 await group.on_ready()
+
+    async def _start_group(self, group: Group) -> _Running:
+        running = _Running(group)
+        self._running.append(running)
+        for spec in group.children:
+            bounds, runtime, on_end = self._settings, self._runtime, self._hooks.on_end
+            keeper = Keeper(spec, bounds, runtime, self._record, on_end)
+            running.keepers.append(keeper)
+            self._own(keeper.run()).add_done_callback(self._on_keeper_done)
+        for keeper in running.keepers:
+            await keeper.tried.wait()
+        return running
 
     async def _stop(self) -> None:
         """Stops everything, in order or at once, and ends every task."""
@@ -251,15 +317,18 @@ class Supervisor:
         self._finished.set()
 
     async def _stop_in_order(self) -> None:
-        for running in reversed(self._running):
-            await asyncio.gather(*(keeper.stop() for keeper in running.keepers))
+        groups = [[*running.keepers] for running in self._running]
+        groups[-1:] = [[*(groups[-1] if groups else []), *self._leaving]]
+        for keepers in reversed(groups):
+            await asyncio.gather(*(keeper.stop() for keeper in keepers))
 
     def _retire(self) -> None:
         for keeper in self._keepers():
             keeper.retire()
 
     def _keepers(self) -> list[Keeper]:
-        return [keeper for running in self._running for keeper in running.keepers]
+        running = [keeper for running in self._running for keeper in running.keepers]
+        return [*running, *self._leaving]
 
     def _record(self) -> None:
         alive = (keeper.child for keeper in self._keepers())
@@ -280,6 +349,16 @@ class Supervisor:
         if not task.cancelled() and (fault := task.exception()) is not None:
             self._fault = self._fault or fault
             self.begin_drain()
+
+
+async def _leave(keeper: Keeper, patience_s: float) -> None:
+    """Lets a retired child end by itself, and stops it when that takes too long."""
+    if (child := keeper.child) is not None:
+        child.signal(signal.SIGUSR1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await child.wait()
+    await keeper.stop()
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from policies.planner import plan
-from policies.pricing import Price, tariff
+from policies.pricing import Price, Tier, tariff
 from policies.types import Candidate, EndpointView, Policy, RouteContext
 
 FIELDS = ("tools", "seed", "image_url", "service_tier")
@@ -26,6 +26,20 @@ _rates = st.integers(0, 10**7)
 _sizes = st.none() | st.integers(1, 10**6)
 _fields = st.frozensets(st.sampled_from(FIELDS))
 
+_tiers = st.lists(
+    st.builds(
+        Tier,
+        above_prompt_tokens=st.integers(0, 10**6),
+        prompt=_rates,
+        completion=_rates,
+        cached=st.none() | _rates,
+        cache_write=st.none() | _rates,
+        reasoning=st.none() | _rates,
+    ),
+    max_size=3,
+    unique_by=lambda tier: tier.above_prompt_tokens,
+).map(lambda tiers: tuple(sorted(tiers, key=lambda tier: tier.above_prompt_tokens)))
+
 prices = st.builds(
     Price,
     prompt=_rates,
@@ -35,6 +49,7 @@ prices = st.builds(
     reasoning=st.none() | _rates,
     request=_rates,
     image=_rates,
+    tiers=_tiers,
 )
 tariffs = st.builds(tariff, prices, st.integers(0, 20_000))
 contexts = st.builds(

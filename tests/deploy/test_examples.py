@@ -34,16 +34,16 @@ def test_an_example_loads_and_its_endpoints_can_be_built(
     settings = config.load(copy)
     for model in settings.models:
         for endpoint in model.endpoints:
-            api_key = config.resolve_key(endpoint, copy)
-            if endpoint.api_key_env or endpoint.api_key_file:
-                assert api_key() == "a-secret"
+            api_keys = config.resolve_keys(endpoint, copy)
+            assert {api_key() for api_key in api_keys} <= {"a-secret"}
+            assert len(api_keys) == len(endpoint.secrets)
             backends.load(
                 BackendConfig(
                     kind=endpoint.backend,
                     model=endpoint.model or model.id,
                     base_url=endpoint.base_url,
                     socket_path="/nowhere.sock" if endpoint.backend == "local" else "",
-                    api_keys=(api_key,),
+                    api_keys=api_keys,
                     options=endpoint.options,
                 )
             )

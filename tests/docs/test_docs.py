@@ -105,11 +105,12 @@ def test_every_configuration_in_the_pages_loads(
     sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader may copy it as it is."""
-    monkeypatch.setenv("ACME_KEY", "a-key-of-no-one")
+    for name in ("ACME_KEY", "ACME_SECOND_KEY"):
+        monkeypatch.setenv(name, "a-key-of-no-one")
     settings = config.parse(yaml.safe_load(sample.text), str(sample))
     for model in settings.models:
         for endpoint in model.endpoints:
-            config.resolve_key(endpoint, None)
+            config.resolve_keys(endpoint, None)
 
 
 @pytest.mark.parametrize("sample", of_kind("json"), ids=str)

@@ -24,8 +24,9 @@ from gateway.app import NOT_OFFERED, create_routes
 from gateway.cli import main
 from gateway.cli.models import KEY_VARIABLE
 from gateway.config import Environment
+from gateway.endpoint_settings import CAPABILITIES, Frozen
 from gateway.errors import _KINDS
-from gateway.settings import CAPABILITIES, Frozen, Settings
+from gateway.settings import Settings
 from gateway.telemetry import Metrics
 from gateway.wiring import WorkerConfig
 from local_engine.metrics import EngineMetrics

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from gateway.endpoint_settings import BreakerSettings
 from gateway.endpoints import Breaker
-from gateway.settings import BreakerSettings
 from tests.gateway.upstreams import Call, answer, refusal, upstream
 from tests.gateway_harness import Clock, fake, model, running, settings, until
 from tests.valkey_server import ValkeyServer

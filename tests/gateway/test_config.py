@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gateway import config
-from gateway.settings import EndpointSettings
+from gateway.endpoint_settings import EndpointSettings
 from tests.gateway_harness import fake, model
 
 ENDPOINT = fake(tokens=1)
@@ -33,9 +33,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 LATER = [
     ({"limits": {"rpm": 5}}, "limits of an endpoint are not offered"),
-    ({"credentials": [{"api_key_env": "X"}]}, "several credentials are not offered"),
     ({"labels": {"region": "eu"}}, "labels are not offered"),
-    ({"price": {"prompt": 1, "completion": 1, "tiers": []}}, "price tiers are not offered"),
 ]
 LATER_OF_MODELS = [
     ({"hedge": {"budget": "0.02"}}, "hedging is not offered"),
@@ -77,7 +75,17 @@ FAULTS: list[tuple[Any, str]] = [
     ({"models": [{"id": "m", "endpoints": []}]}, "models.0.endpoints: "),
     ({"models": [model(ENDPOINT)], "modells": 1}, "modells: unknown key; did you mean 'models'?"),
     (changed(prize=1), "models.0.endpoints.0.prize: unknown key; did you mean 'price'?"),
-    ({"models": [model({"backend": "fake"})]}, "price: is required: {prompt: USD per million"),
+    ({"models": [model({"backend": "fake"})]}, "'price': is required: {prompt: USD per million"),
+    (changed(model="*"), "needs an 'id' that ends with '*'"),
+    ({"models": [model(ENDPOINT, id="a*b")]}, "one '*', and at its end"),
+    ({"models": [model(ENDPOINT, id="a/*", aliases=["b"])]}, "a wildcard has none"),
+    ({"models": [model(ENDPOINT, expires="soon")]}, "models.0.expires: "),
+    (changed(credentials=[{}]), "credentials.0: give 'api_key_env' or 'api_key_file', and only"),
+    (changed(credentials=[{"api_key_env": "A"}], api_key_env="B"), "give one of them"),
+    (
+        changed(price={"prompt": 1, "completion": 1, "tiers": [{"prompt": 1, "completion": 1}]}),
+        "tiers.0.above_prompt_tokens: is required",
+    ),
     (changed(price={"prompt": "1"}), "models.0.endpoints.0.price.completion: is required"),
     (changed(price={"prompt": "0.0000001", "completion": 0}), "price.prompt: 1E-7 must be USD"),
     (changed(price={"prompt": "-1", "completion": 0}), "price.prompt: -1 must be USD per million"),
@@ -178,17 +186,17 @@ def test_secrets_come_from_variables_and_files_only_when_asked_for(
     monkeypatch.delenv("ACME_KEY", raising=False)
     by_name = EndpointSettings.model_validate(ENDPOINT | {"api_key_env": "ACME_KEY"})
     with pytest.raises(config.ConfigError, match="the variable ACME_KEY is not set; export it"):
-        config.resolve_key(by_name, source)
+        config.resolve_keys(by_name, source)
     monkeypatch.setenv("ACME_KEY", "sk-canary")
-    resolved = config.resolve_key(by_name, source)
+    (resolved,) = config.resolve_keys(by_name, source)
     assert resolved() == "sk-canary"
     assert "canary" not in repr(resolved)
     by_file = EndpointSettings.model_validate(ENDPOINT | {"api_key_file": "secret"})
     with pytest.raises(config.ConfigError, match="api_key_file"):
-        config.resolve_key(by_file, source)
+        config.resolve_keys(by_file, source)
     (tmp_path / "secret").write_text("sk-file\n")  # relative to the configuration's folder
-    assert config.resolve_key(by_file, source)() == "sk-file"
-    assert config.resolve_key(EndpointSettings.model_validate(ENDPOINT), source)() is None
+    assert config.resolve_keys(by_file, source)[0]() == "sk-file"
+    assert config.resolve_keys(EndpointSettings.model_validate(ENDPOINT), source) == ()
 
 
 def test_a_pasted_key_is_trimmed_and_an_unusable_one_refused(
@@ -199,11 +207,11 @@ def test_a_pasted_key_is_trimmed_and_an_unusable_one_refused(
     given = {**openai, "price": ENDPOINT["price"], "api_key_env": "K_FOR_TEST"}
     endpoint = EndpointSettings.model_validate(given)
     monkeypatch.setenv("K_FOR_TEST", "sk-secret \n")
-    assert config.resolve_key(endpoint, None)() == "sk-secret"
+    assert config.resolve_keys(endpoint, None)[0]() == "sk-secret"
     for broken in ("sk-se cret", "sk-se\ncret", "sk-sécret"):
         monkeypatch.setenv("K_FOR_TEST", broken)
         with pytest.raises(config.ConfigError) as caught:
-            config.resolve_key(endpoint, None)
+            config.resolve_keys(endpoint, None)
         assert broken not in str(caught.value)
 
 

@@ -14,6 +14,7 @@ from backends.types import Usage
 from policies.pricing import (
     LARGEST_AMOUNT,
     Price,
+    Tier,
     basis_points,
     cost,
     nanodollars,
@@ -117,16 +118,18 @@ def test_the_cost_is_each_kind_at_its_own_rate(price: Price, usage: Usage, image
     """Absent rates: cached and cache-write as prompt, reasoning as completion."""
     cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
     thought = usage.reasoning_tokens or 0
+    reached = [t for t in price.tiers if usage.prompt_tokens > t.above_prompt_tokens]
+    rates = reached[-1] if reached else price
     plain = usage.prompt_tokens - cached - written
     parts = cost(price, usage, images)
     assert parts.prompt_picodollars == (
-        plain * price.prompt
-        + cached * (price.prompt if price.cached is None else price.cached)
-        + written * (price.prompt if price.cache_write is None else price.cache_write)
+        plain * rates.prompt
+        + cached * (rates.prompt if rates.cached is None else rates.cached)
+        + written * (rates.prompt if rates.cache_write is None else rates.cache_write)
     )
     assert parts.completion_picodollars == (
-        (usage.completion_tokens - thought) * price.completion
-        + thought * (price.completion if price.reasoning is None else price.reasoning)
+        (usage.completion_tokens - thought) * rates.completion
+        + thought * (rates.completion if rates.reasoning is None else rates.reasoning)
     )
     assert parts.fees_picodollars == price.request + images * price.image
     assert parts.total_picodollars == (
@@ -138,6 +141,63 @@ def test_a_rate_of_zero_is_a_rate() -> None:
     """Cached tokens that are free do not cost what prompt tokens cost."""
     price = Price(prompt=10, completion=20, cached=0, reasoning=0)
     assert cost(price, Usage(5, 5, cached_tokens=5, reasoning_tokens=5)).total_picodollars == 0
+
+
+TIERED = Price(
+    prompt=1000,
+    completion=2000,
+    cached=100,
+    tiers=(Tier(200, prompt=3000, completion=5000, cached=300), Tier(500, 7000, 9000)),
+)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "picodollars"),
+    [
+        (200, 200 * 1000 + 10 * 2000),
+        (201, 201 * 3000 + 10 * 5000),
+        (500, 500 * 3000 + 10 * 5000),
+        (501, 501 * 7000 + 10 * 9000),
+    ],
+)
+def test_a_tier_applies_above_its_start_and_then_to_every_token(
+    tokens: int, picodollars: int
+) -> None:
+    """At its start the tier below still holds; beyond it all tokens cost more, answer included."""
+    assert cost(TIERED, Usage(tokens, 10)).total_picodollars == picodollars
+
+
+def test_cached_tokens_count_toward_a_tier() -> None:
+    """The whole prompt decides; without a rate of its own a tier's cached token is a prompt's."""
+    assert cost(TIERED, Usage(201, 0, cached_tokens=200)).total_picodollars == 3000 + 200 * 300
+    assert cost(TIERED, Usage(501, 0, cached_tokens=500)).total_picodollars == 501 * 7000
+
+
+@pytest.mark.parametrize(
+    ("bound", "nanodollars"), [(200, 200 + 400), (201, 603 + 1000), (501, 3507 + 1800)]
+)
+def test_the_hold_takes_the_dearest_tier_that_the_prompt_can_reach(
+    bound: int, nanodollars: int
+) -> None:
+    """And none above it."""
+    bounds = {"prompt_bound": bound, "output_bound": 100, "copies": 2, "images": 0}
+    assert worst_case_nanodollars(tariff(TIERED, 0), **bounds) == nanodollars
+
+
+@given(tariffs, _usages, st.integers(0, 3), st.integers(0, 10**6))
+def test_no_answer_within_its_bounds_costs_more_than_was_held(
+    rates, usage: Usage, images: int, slack: int
+) -> None:
+    """Whatever tier it lands in, and however its tokens are made up."""
+    held = worst_case_nanodollars(
+        rates,
+        prompt_bound=usage.prompt_tokens + slack,
+        output_bound=usage.completion_tokens,
+        copies=1,
+        images=images,
+    )
+    charge = rates.charge_nanodollars(cost(rates.price, usage, images).total_picodollars)
+    assert charge <= held
 
 
 def test_a_million_tokens_cost_the_configured_dollars() -> None:
@@ -176,6 +236,7 @@ def test_a_price_version_names_exactly_these_rates(one: Price, other: Price) -> 
         (Price(0, 0, reasoning=1), False),
         (Price(0, 0, request=1), False),
         (Price(0, 0, image=1), False),
+        (Price(0, 0, tiers=(Tier(9, 0, 1),)), False),
     ],
 )
 def test_free_means_that_nothing_costs_anything(price: Price, free: bool) -> None:

@@ -272,7 +272,11 @@ async def test_hangup_calls_its_hook_and_can_be_passed_on(
         ),
     )
     calls: list[int] = []
-    hooks = Hooks(on_hangup=lambda: calls.append(1))
+
+    async def called() -> None:
+        calls.append(1)
+
+    hooks = Hooks(on_hangup=called)
     async with tree(data_dir, Group("workers", (spec,)), hooks=hooks) as (supervisor, running):
         await events.seen("up")
         os.kill(os.getpid(), signal.SIGHUP)

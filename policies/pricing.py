@@ -68,7 +68,9 @@ class Price:
 
     def at(self, prompt_tokens: int) -> Price | Tier:
         """Return the token rates of a prompt of so many tokens: those of the last tier below."""
-        return next((t for t in reversed(self.tiers) if prompt_tokens > t.above_prompt_tokens), self)
+        return next(
+            (t for t in reversed(self.tiers) if prompt_tokens > t.above_prompt_tokens), self
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,15 @@ class MessagesDecoder(AnswerDecoder):
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         event = _decode(payload)
+        delta = event.delta
+        if delta is not None and delta.type == "text_delta":  # nearly every event of a stream
+            if text := delta.text:
+                self._chars += len(text)
+                self.say(events, TextDelta(0, text))
+        else:
+            self._event(event, payload, events)
+
+    def _event(self, event: _Event, payload: bytes, events: list[StreamEvent]) -> None:
         match event.type:
             case "content_block_delta":
                 if event.delta is not None:
@@ -184,9 +193,6 @@ class MessagesDecoder(AnswerDecoder):
                 self.extras.setdefault("blocks", []).append(document)
 
     def _delta(self, index: int, delta: _Delta, events: list[StreamEvent]) -> None:
-        if delta.type == "text_delta":
-            self._text(delta.text, events)
-            return
         block = self._blocks.get(index)
         if block is None:
             raise ProtocolError(f"a delta of {self.wire} wire is of no block")

@@ -28,7 +28,7 @@ _MESSAGE = Schema(
 messages = asking(
     "/messages",
     MESSAGES,
-    summary="Message, in Anthropic's shape",
+    summary="Message",
     body=Schema(
         type=OpenAPIType.OBJECT,
         required=["messages", "max_tokens"],

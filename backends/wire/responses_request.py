@@ -230,7 +230,7 @@ def _choice(choice: Any, tools: list[dict[str, Any]]) -> dict[str, Any]:
     if kind == "allowed_tools":
         checks.one_of("auto", "required")("tool_choice.mode", choice.get("mode"))
         checks.list_of(checks.mapping)("tool_choice.tools", choice.get("tools"))
-        allowed = {tool.get("name") for tool in choice["tools"]}
+        allowed = [tool.get("name") for tool in choice["tools"]]
         left = [tool for tool in tools if tool["function"]["name"] in allowed]
         return {"tools": left, "tool_choice": choice["mode"]}
     where = "tool_choice.type"

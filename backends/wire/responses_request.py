@@ -323,9 +323,11 @@ def _item(item: Mapping[str, Any]) -> dict[str, Any] | None:
     if item.get("type") == "reasoning":
         if (made.pop("format", None) or OPENAI) not in OWN_FORMATS:
             return None
-        made.pop("signature", None)
+        for name in ("signature", "status"):  # the second is told in answers, and never taken
+            made.pop(name, None)
     if is_ours(made.get("id")):
         del made["id"]
+        made.pop("status", None)
     return made
 
 

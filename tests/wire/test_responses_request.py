@@ -308,8 +308,8 @@ def test_the_same_wire_does_not_get_what_was_narrowed_away() -> None:
 def test_the_same_wire_does_not_get_what_our_answers_added() -> None:
     """Ids that we made, and reasoning of other vendors, mean nothing there."""
     foreign = {**REASONING, "format": "anthropic-claude-v1", "signature": "s"}
-    ours = {**CALL, "id": "fc_gen-1_0"}
-    own = {**REASONING, "format": "openai-responses-v1"}
+    ours = {**CALL, "id": "fc_gen-1_0", "status": "completed"}
+    own = {**REASONING, "format": "openai-responses-v1", "status": "completed"}
     request = asked(input=[foreign, own, ours, OUTPUT])
     assert encode_request(request, model="up")["input"] == [REASONING, CALL, OUTPUT]
     signed = request.messages[0]["reasoning_details"]

@@ -94,7 +94,7 @@ def _tidy(message: dict[str, Any]) -> dict[str, Any]:
         return message
     parts = message["content"]
     if not parts:
-        message["content"] = None
+        message["content"] = None if message["tool_calls"] else ""
     elif len(parts) == 1 and parts[0]["type"] == "text":
         message["content"] = parts[0]["text"]
     return {name: value for name, value in message.items() if value or name == "content"}

@@ -297,10 +297,16 @@ def _tokens(logprobs: Any) -> list[dict[str, Any]]:
     """Return the tokens of a chat's ``logprobs`` with every field that SDKs require."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     return [
-        _token(entry) | {"top_logprobs": [_token(t) for t in entry.get("top_logprobs") or ()]}
-        for entry in content or ()
-        if isinstance(entry, dict)
+        token | {"top_logprobs": [rival for _, rival in _entries(entry.get("top_logprobs"))]}
+        for entry, token in _entries(content)
     ]
+
+
+def _entries(content: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    found = (
+        [entry for entry in content if isinstance(entry, dict)] if isinstance(content, list) else []
+    )
+    return [(entry, _token(entry)) for entry in found]
 
 
 def _token(entry: Mapping[str, Any]) -> dict[str, Any]:

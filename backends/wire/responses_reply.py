@@ -106,7 +106,9 @@ class ResponsesEncoder:
             case AnnotationDelta():
                 out, message = self._message("output_text")
                 return out + b"".join(
-                    self._told(message, message.annotate(entry)) for entry in event.annotations
+                    self._told(message, message.annotate(entry))
+                    for entry in event.annotations
+                    if isinstance(entry, dict)
                 )
             case ReasoningDelta():
                 return self._thought(event)
@@ -234,7 +236,9 @@ class ResponsesEncoder:
             if not isinstance(thought, Thought) or not thought.takes(detail):
                 out += self._close()
                 name = detail.get("id")
-                thought = Thought(name if isinstance(name, str) else self._name("rs"), detail)
+                thought = Thought(
+                    name if name and isinstance(name, str) else self._name("rs"), detail
+                )
                 out += self._begin(thought)
             out += self._told(thought, thought.say(detail))
         return out

@@ -230,7 +230,7 @@ def _choice(choice: Any, tools: list[dict[str, Any]]) -> dict[str, Any]:
     if kind == "allowed_tools":
         checks.one_of("auto", "required")("tool_choice.mode", choice.get("mode"))
         checks.list_of(checks.mapping)("tool_choice.tools", choice.get("tools"))
-        allowed = {tool.get("name") for tool in choice["tools"]}
+        allowed = [tool.get("name") for tool in choice["tools"]]
         left = [tool for tool in tools if tool["function"]["name"] in allowed]
         return {"tools": left, "tool_choice": choice["mode"]}
     where = "tool_choice.type"
@@ -323,9 +323,11 @@ def _item(item: Mapping[str, Any]) -> dict[str, Any] | None:
     if item.get("type") == "reasoning":
         if (made.pop("format", None) or OPENAI) not in OWN_FORMATS:
             return None
-        made.pop("signature", None)
+        for name in ("signature", "status"):  # the second is told in answers, and never taken
+            made.pop(name, None)
     if is_ours(made.get("id")):
         del made["id"]
+        made.pop("status", None)
     return made
 
 

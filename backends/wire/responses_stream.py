@@ -180,7 +180,7 @@ class ResponsesDecoder(AnswerDecoder):
         self, events: list[StreamEvent], key: tuple[Place, str, int], event: _Event
     ) -> None:
         annotation = event.annotation
-        if not isinstance(annotation, dict):
+        if not isinstance(annotation, dict) or not annotation:
             return
         self._said[key] = self._said.get(key, 0) + 1
         if annotation.get("type") == "url_citation" and "url_citation" not in annotation:
@@ -242,7 +242,7 @@ class ResponsesDecoder(AnswerDecoder):
         for place, item in self._last_told(response.get("output")):
             if place not in self._over:
                 self._close(events, place, item)
-        status = response.get("status") or kind.removeprefix("response.")
+        status = word(response.get("status")) or kind.removeprefix("response.")
         error = error or response.get("error")
         if status in ("failed", "cancelled") or error:
             raise (

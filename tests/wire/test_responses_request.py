@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 from pydantic import TypeAdapter
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import responses_request
 from backends.wire.checks import InvalidRequest
 from backends.wire.openai_request import decode_request as decode_chat
 from backends.wire.responses_request import decode_request, encode_request
@@ -305,8 +308,8 @@ def test_the_same_wire_does_not_get_what_was_narrowed_away() -> None:
 def test_the_same_wire_does_not_get_what_our_answers_added() -> None:
     """Ids that we made, and reasoning of other vendors, mean nothing there."""
     foreign = {**REASONING, "format": "anthropic-claude-v1", "signature": "s"}
-    ours = {**CALL, "id": "fc_gen-1_0"}
-    own = {**REASONING, "format": "openai-responses-v1"}
+    ours = {**CALL, "id": "fc_gen-1_0", "status": "completed"}
+    own = {**REASONING, "format": "openai-responses-v1", "status": "completed"}
     request = asked(input=[foreign, own, ours, OUTPUT])
     assert encode_request(request, model="up")["input"] == [REASONING, CALL, OUTPUT]
     signed = request.messages[0]["reasoning_details"]
@@ -393,6 +396,48 @@ def test_a_part_that_the_wire_cannot_say_is_refused() -> None:
     video = {"type": "video_url", "video_url": {"url": "https://a.example/v"}}
     with pytest.raises(RequestRejected, match="video_url"):
         from_chat({"role": "user", "content": [video]})
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.sampled_from(["function", "x", "auto"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "name", "format", "effort", "tools", "mode", "id", "text"]),
+            inner,
+        )
+    ),
+    max_leaves=6,
+)
+_ITEM = st.builds(
+    lambda kind, role, rest: {**rest, "type": kind, "role": role},
+    st.sampled_from(["message", "reasoning", "function_call", "function_call_output", None]),
+    st.sampled_from(["user", "assistant", "developer", None]),
+    st.dictionaries(
+        st.sampled_from(["content", "summary", "output", "call_id", "name", "arguments", "id"]),
+        _JSON,
+    ),
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"model": st.just("m"), "input": st.lists(_ITEM, max_size=3) | _JSON},
+        optional={
+            name: _JSON
+            for name in sorted(responses_request._KNOWN)
+            if name not in ("input", "model")
+        },
+    )
+)
+def test_whatever_is_asked_is_understood_or_refused(document: dict[str, Any]) -> None:
+    """Nothing else than a 400; what is understood can be written for both kinds of upstream."""
+    try:
+        request = decode_request(json.dumps(document).encode()).request
+    except InvalidRequest:
+        return
+    for given_ in (request, msgspec.structs.replace(request, native=None)):
+        msgspec.json.encode(encode_request(given_, model="m"))
 
 
 def recorded() -> list[Any]:

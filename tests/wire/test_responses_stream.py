@@ -25,6 +25,9 @@ from backends.errors import (
 )
 from backends.types import (
     CONTENT,
+    DELTAS,
+    AnswerHead,
+    ChatRequest,
     ChoiceEnd,
     Finish,
     ReasoningDelta,
@@ -33,6 +36,7 @@ from backends.types import (
     TextDelta,
     Usage,
 )
+from backends.wire.responses_reply import ResponsesEncoder
 from backends.wire.responses_stream import ResponsesDecoder
 from tests.wire.test_sse import split
 
@@ -268,6 +272,7 @@ def test_an_incomplete_answer_says_why(details: Any, end: ChoiceEnd) -> None:
         assert events[-1].choices == (end,)
 
 
+REQUEST = ChatRequest(models=("m",), messages=(), params={}, required=frozenset(), prompt_bytes=0)
 ERROR = {"code": "rate_limit_exceeded", "message": "slow down"}
 FAILED = {**STARTED, "status": "failed", "error": ERROR, "output": []}
 
@@ -320,6 +325,52 @@ def test_usage_without_two_counts_is_unknown_and_reasoning_apart_is_added() -> N
         events, _ = read(json.dumps({**DONE, "usage": usage}).encode())
         assert isinstance(events[-1], Finish)
         assert events[-1].usage == wanted
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(sorted({*CALL, *TEXT, *THOUGHT, "status"})), inner)
+    ),
+    max_leaves=8,
+)
+_KINDS = st.sampled_from(["message", "reasoning", "function_call", "image_generation_call", 1])
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"type": st.sampled_from([e["type"] for e in FULL] + ["error", "response.failed"])},
+            optional={
+                "output_index": st.integers(0, 2),
+                "delta": _JSON,
+                "text": _JSON,
+                "arguments": _JSON,
+                "annotation": _JSON,
+                "logprobs": _JSON,
+                "error": _JSON,
+                "item": st.builds(
+                    lambda kind, rest: {**rest, "type": kind},
+                    _KINDS,
+                    st.dictionaries(st.sampled_from(sorted({*CALL, *THOUGHT})), _JSON),
+                ),
+                "response": st.dictionaries(
+                    st.sampled_from(["id", "model", "status", "output", "usage", "error"]), _JSON
+                ),
+            },
+        ),
+        max_size=6,
+    )
+)
+def test_whatever_comes_there_is_one_end(told: list[dict[str, Any]]) -> None:
+    """No crash; a finish or a failure, and what can be written for a client."""
+    events, failure = read(body(told))
+    assert (failure is None) == any(isinstance(event, Finish) for event in events)
+    encoder = ResponsesEncoder(AnswerHead("gen-1", "m", "p", 1), REQUEST)
+    for event in events:
+        if isinstance(event, DELTAS):
+            encoder.delta(event)
 
 
 @functools.cache

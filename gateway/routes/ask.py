@@ -16,7 +16,8 @@ from gateway.routes.guard import admit
 from gateway.worker import Worker
 
 PREFIXES = ("/v1", "/api/v1")
-_DIALECT = "dialect"
+DIALECT = "dialect"
+"""The key of a handler's options under which its clients' dialect stands."""
 
 
 def asking(path: str, dialect: Dialect, *, summary: str, body: Schema) -> HTTPRouteHandler:
@@ -44,7 +45,7 @@ def asking(path: str, dialect: Dialect, *, summary: str, body: Schema) -> HTTPRo
         summary=summary,
         description="Whole or streamed. See docs/api.md.",
         operation_class=AskOperation,
-        opt={_DIALECT: dialect},
+        opt={DIALECT: dialect},
     )
     async def ask(request: Request[Any, Any, Any]) -> ASGIApp:
         """Answer one request; full or unauthorized, before anything of its body is read."""
@@ -64,5 +65,5 @@ def asking(path: str, dialect: Dialect, *, summary: str, body: Schema) -> HTTPRo
 def dialect_of(request: Request[Any, Any, Any]) -> Dialect:
     """Return the dialect of the route that a request was for; OpenAI's where there is none."""
     handler = request.scope.get("route_handler")
-    dialect = handler.opt.get(_DIALECT) if handler is not None else None
+    dialect = handler.opt.get(DIALECT) if handler is not None else None
     return dialect if isinstance(dialect, Dialect) else CHAT

@@ -1,0 +1,306 @@
+"""Anthropic Messages streams, as upstreams send them: bytes in, events out.
+
+The same payloads come framed as server-sent events (Anthropic, Vertex AI) and in AWS's event
+stream (Bedrock): a subclass may give another ``framing``. Source: the Messages streaming
+reference and the types of Anthropic's SDK 2.12 (read 2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from backends.errors import ProtocolError
+from backends.types import (
+    AnnotationDelta,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    Usage,
+    UsageUpdate,
+)
+from backends.wire.decoder import AnswerDecoder, count, json_text
+from backends.wire.details import ANTHROPIC
+from backends.wire.failure import stream_error
+
+_COUNTS: Final = (
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "output_tokens",
+)
+
+
+class _Delta(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    partial_json: str = ""
+    citation: Any = None
+    stop_reason: str | None = None
+    stop_sequence: Any = None
+    stop_details: Any = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    index: int = 0
+    delta: _Delta | None = None
+    content_block: dict[str, Any] | None = None
+    message: dict[str, Any] | None = None
+    usage: Any = None
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+class _Block:
+    """The block that is open."""
+
+    __slots__ = ("cited", "document", "fragments", "kind", "place", "start")
+
+    def __init__(self, kind: str, document: dict[str, Any], place: int, start: int) -> None:
+        self.kind = kind
+        self.document = document
+        self.place = place
+        """Of a call its position, of reasoning its index."""
+        self.start = start
+        """How many characters of text came before it."""
+        self.cited: list[Any] = []
+        self.fragments: list[str] = []
+
+
+class MessagesDecoder(AnswerDecoder):
+    """Turns the body of one answer, streamed or whole, into events."""
+
+    wire = "Anthropic's Messages"
+
+    def __init__(self, new_id: Callable[[], str] | None = None) -> None:
+        """Start before the first byte; see ``AnswerDecoder``."""
+        super().__init__(new_id)
+        self._blocks: dict[int, _Block] = {}
+        self._counts: dict[str, int] = {}
+        self._chars = 0
+        self._begun = {"tool_use": 0, "reasoning": 0}
+        self._paused = False
+        """The model waits for a call that its own program made: another message may follow."""
+
+    def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``."""
+        event = _decode(payload)
+        match event.type:
+            case "content_block_delta":
+                if event.delta is not None:
+                    self._delta(event.index, event.delta, events)
+            case "content_block_start":
+                if event.content_block is not None:
+                    self._open(event.index, event.content_block, events)
+            case "content_block_stop":
+                self._close(event.index, events)
+            case "message_start":
+                self._message(event.message or {}, events)
+            case "message_delta":
+                self._end(event, events)
+            case "message_stop":
+                if not self._paused:
+                    self.complete(events)
+            case "error" | "":
+                self._refuse(msgspec.json.decode(payload))
+            case _:  # ping, and what is to come
+                pass
+
+    def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``: a whole answer is a message that starts with all it holds."""
+        if document.get("type") == "error":
+            raise stream_error(document)
+        if not isinstance(document.get("content"), list):
+            raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
+        self._message(document, events)
+
+    def _refuse(self, document: dict[str, Any]) -> None:
+        if document.get("error"):
+            raise stream_error(document)
+        raise ProtocolError(f"a chunk is not of {self.wire} wire: it has no type")
+
+    def _message(self, message: dict[str, Any], events: list[StreamEvent]) -> None:
+        """A message begins. Those that a program's call ends begin with what they hold."""
+        self.begin(events, message.get("id"), message.get("model"))
+        self._ends.clear()
+        self._blocks.clear()
+        self._counts.clear()
+        self._paused = False
+        content = message.get("content")
+        for index, block in enumerate(content if isinstance(content, list) else ()):
+            if isinstance(block, dict):
+                self._open(index, block, events)
+                self._close(index, events)
+        self._count(message.get("usage"))
+        if message.get("stop_reason"):
+            self._end(_Event(delta=msgspec.convert(message, _Delta)), events)
+        elif "input_tokens" in self._counts and not self._spoke:
+            # Its count of output is of no part of the answer that came yet.
+            events.append(UsageUpdate(self._prompt(), 0))
+
+    def _open(self, index: int, document: dict[str, Any], events: list[StreamEvent]) -> None:
+        kind = document.get("type")
+        kind = kind if isinstance(kind, str) else ""
+        place = 0
+        if kind == "tool_use":
+            place = self._begun["tool_use"]
+            self._begun["tool_use"] += 1
+        elif kind in ("thinking", "redacted_thinking"):
+            place = self._begun["reasoning"]
+            self._begun["reasoning"] += 1
+        block = self._blocks[index] = _Block(kind, document, place, self._chars)
+        match kind:
+            case "text":
+                self._text(_text(document, "text"), events)
+                cited = document.get("citations")
+                block.cited = list(cited) if isinstance(cited, list) else []
+            case "thinking":
+                thought = _Delta("", "", _text(document, "thinking"), _text(document, "signature"))
+                self._thought(block, thought, events)
+            case "redacted_thinking":
+                data = {"type": "reasoning.encrypted", "data": _text(document, "data")}
+                self.say(events, ReasoningDelta(0, "", [_detail(block, data)]))
+            case "tool_use":
+                caller, given = document.get("caller"), document.get("input")
+                if isinstance(caller, dict) and caller.get("type", "direct") != "direct":
+                    self._paused = True
+                name = document.get("name")
+                arguments = json_text(given) if given else ""  # {} stands for what comes later
+                self.call(
+                    events,
+                    0,
+                    place,
+                    document.get("id"),
+                    name if isinstance(name, str) else None,
+                    arguments,
+                )
+            case _:  # what the server did by itself
+                self.extras.setdefault("blocks", []).append(document)
+
+    def _delta(self, index: int, delta: _Delta, events: list[StreamEvent]) -> None:
+        if delta.type == "text_delta":
+            self._text(delta.text, events)
+            return
+        block = self._blocks.get(index)
+        if block is None:
+            raise ProtocolError(f"a delta of {self.wire} wire is of no block")
+        if delta.type in ("thinking_delta", "signature_delta"):
+            self._thought(block, delta, events)
+        elif delta.type == "input_json_delta":
+            if block.kind == "tool_use":
+                self.call(events, 0, block.place, arguments=delta.partial_json)
+            else:
+                block.fragments.append(delta.partial_json)
+        elif delta.type == "citations_delta" and delta.citation is not None:
+            block.cited.append(delta.citation)
+
+    def _close(self, index: int, events: list[StreamEvent]) -> None:
+        block = self._blocks.pop(index, None)
+        if block is None:
+            return
+        if block.kind == "tool_use":
+            self.calls.end(events, (0, block.place))
+        elif block.cited:
+            span = (block.start, self._chars)
+            found = [_annotation(c, span) for c in block.cited if isinstance(c, dict)]
+            events.append(AnnotationDelta(0, found))
+        elif block.fragments and (text := "".join(block.fragments)):
+            block.document["input"] = _json(text)
+
+    def _text(self, text: str, events: list[StreamEvent]) -> None:
+        if text:
+            self._chars += len(text)
+            self.say(events, TextDelta(0, text))
+
+    def _thought(self, block: _Block, delta: _Delta, events: list[StreamEvent]) -> None:
+        detail: dict[str, Any] = {"type": "reasoning.text"}
+        if delta.thinking:
+            detail["text"] = delta.thinking
+        if delta.signature:
+            detail["signature"] = delta.signature
+        if len(detail) > 1:
+            self.say(events, ReasoningDelta(0, delta.thinking, [_detail(block, detail)]))
+
+    def _end(self, event: _Event, events: list[StreamEvent]) -> None:
+        """The message ends, and says how; its count is of the whole of it."""
+        delta = event.delta or _Delta()
+        for index in tuple(self._blocks):
+            self._close(index, events)
+        for name, value in (
+            ("stop_sequence", delta.stop_sequence),
+            ("stop_details", delta.stop_details),
+        ):
+            if value is not None:
+                self.extras[name] = value
+        if event.usage is not None:
+            self._count(event.usage)
+        if delta.stop_reason:
+            self.end_choice(events, 0, delta.stop_reason)
+        if event.usage is not None or not event.type:
+            self.report(self._usage_now(), events)
+
+    def _count(self, usage: Any) -> None:
+        """Take counts; each is of everything so far, and replaces what was said before."""
+        if not isinstance(usage, Mapping):
+            return
+        for name in _COUNTS:
+            if (found := count(usage.get(name))) is not None:
+                self._counts[name] = found
+        details = usage.get("output_tokens_details")
+        if (
+            isinstance(details, Mapping)
+            and (n := count(details.get("thinking_tokens"))) is not None
+        ):
+            self._counts["thinking_tokens"] = n
+
+    def _prompt(self) -> int:
+        return sum(self._counts.get(name, 0) for name in _COUNTS[:3])
+
+    def _usage_now(self) -> Usage | None:
+        counts = self._counts
+        if "input_tokens" not in counts or "output_tokens" not in counts:
+            return None
+        return Usage(
+            self._prompt(),
+            counts["output_tokens"],
+            counts.get("cache_read_input_tokens"),
+            counts.get("cache_creation_input_tokens"),
+            counts.get("thinking_tokens"),
+        )
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _detail(block: _Block, detail: dict[str, Any]) -> dict[str, Any]:
+    return {**detail, "format": ANTHROPIC, "index": block.place}
+
+
+def _annotation(citation: dict[str, Any], span: tuple[int, int]) -> dict[str, Any]:
+    """Return a citation in OpenAI's shape where it has an address; always as it was, too."""
+    url = citation.get("url") or citation.get("source")
+    if not isinstance(url, str):
+        return {"type": "citation", "citation": citation}
+    shown = {
+        "url": url,
+        "title": citation.get("title") or "",
+        "content": citation.get("cited_text") or "",
+        "start_index": span[0],
+        "end_index": span[1],
+    }
+    return {"type": "url_citation", "url_citation": shown, "citation": citation}
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text

@@ -34,7 +34,8 @@ REJECTED_STATUSES = frozenset({400, 413, 422})
 
 _CONTEXT_WORDS = re.compile(
     r"context (length|window|size|limit)|(prompt|input|messages) (is |are )?too long"
-    r"|too many tokens|(maximum|max) prompt length|input (token count|length).{0,40}exceed"
+    r"|too many tokens|(maximum|max) prompt length"
+    r"|input (token count|length).{0,40}(exceed|only supports)"
     r"|`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",
     re.IGNORECASE,
 )

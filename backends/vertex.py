@@ -18,30 +18,12 @@ from backends.base import BackendConfig, Capabilities
 from backends.google_auth import TokenAuth, service_account
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
-from backends.wire import gemini_request
+from backends.wire import gemini_request, messages_upstream
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.gemini_stream import GeminiDecoder
+from backends.wire.messages_stream import MessagesDecoder
 
 ANTHROPIC_VERSION: Final = "vertex-2023-10-16"
-
-_ANTHROPIC_FIELDS: Final = frozenset(
-    {
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "reasoning",
-        "reasoning_effort",
-        "cache_control",
-        "image_url",
-        "file",
-    }
-)
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +40,9 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
 
     publisher: Literal["google", "anthropic"] | None = None
     """Whose model it is; absent: that of the wire."""
+
+    adaptive_thinking: bool = False
+    """Of Anthropic's models: it takes a level of effort instead of a budget of thinking tokens."""
 
     credentials_file: str = ""
     """A service account's key file; absent: the key is an access token."""
@@ -92,8 +77,10 @@ class VertexBackend:
         options = _options(config)
         self._config = config
         self._anthropic = (options.api or options.publisher) == "anthropic"
-        self.capabilities = Capabilities(
-            fields=_ANTHROPIC_FIELDS if self._anthropic else gemini_request.FIELDS
+        self.capabilities = (
+            Capabilities(fields=messages_upstream.MESSAGES_FIELDS, caps_output=True)
+            if self._anthropic
+            else Capabilities(fields=gemini_request.FIELDS)
         )
         publisher = options.publisher or ("anthropic" if self._anthropic else "google")
         verb = "streamRawPredict" if self._anthropic else "streamGenerateContent?alt=sse"
@@ -140,10 +127,12 @@ def _as_anthropic(
     request: ChatRequest, config: BackendConfig
 ) -> tuple[dict[str, Any], AnswerDecoder]:
     """Here the URL names the model, and the body the version."""
-    from backends.wire.messages_request import encode_request  # type: ignore[import-not-found]
-    from backends.wire.messages_stream import MessagesDecoder  # type: ignore[import-not-found]
-
-    body = encode_request(request, model=config.model, options_key=config.options_key)
+    body = messages_upstream.encode_request(
+        request,
+        model=config.model,
+        options_key=config.options_key,
+        adaptive=_options(config).adaptive_thinking,
+    )
     del body["model"]
     return {**body, "anthropic_version": ANTHROPIC_VERSION}, MessagesDecoder()
 

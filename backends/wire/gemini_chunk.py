@@ -44,7 +44,7 @@ class Blob(msgspec.Struct, gc=False, rename="camel"):
 
 
 class Part(msgspec.Struct, gc=False, rename="camel"):
-    """One of: text, a call, data; or what a tool of Google's own did (``SERVER_SIDE``)."""
+    """One of: text, a call, data; or what a tool of Google's own did (``UNTRANSLATED``)."""
 
     text: str | None = None
     thought: bool | None = None
@@ -107,7 +107,7 @@ VENDORS_OWN: Final = {
 }
 """Fields of a candidate without a place in the canonical answer, by their names on the wire."""
 
-SERVER_SIDE: Final = {
+UNTRANSLATED: Final = {
     "inline_data": "inlineData",
     "executable_code": "executableCode",
     "code_execution_result": "codeExecutionResult",
@@ -115,7 +115,7 @@ SERVER_SIDE: Final = {
     "tool_call": "toolCall",
     "tool_response": "toolResponse",
 }
-"""Parts of the same sort."""
+"""What is kept of parts of the same sort."""
 
 _FINISH: Final = (
     "FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER", "LANGUAGE",

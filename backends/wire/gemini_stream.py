@@ -18,7 +18,7 @@ from backends.wire.decoder import AnswerDecoder, Framing, json_text
 from backends.wire.details import GOOGLE
 from backends.wire.failure import stream_error
 from backends.wire.gemini_chunk import (
-    SERVER_SIDE,
+    UNTRANSLATED,
     VENDORS_OWN,
     Candidate,
     Chunk,
@@ -136,11 +136,19 @@ class GeminiDecoder(AnswerDecoder):
                 self._part(speaker, part, events)
         if logprobs is not None:
             self.say(events, TextDelta(index, "", logprobs))
-        self._vendors_own(speaker, candidate, events)
-        raw = finish_word(candidate.finish_reason)
-        if raw is None and parts and index in self._ends:
+        if (
+            candidate.safety_ratings is not None
+            or candidate.avg_logprobs is not None
+            or candidate.finish_message is not None
+            or candidate.grounding_metadata is not None
+            or candidate.citation_metadata is not None
+            or candidate.url_context_metadata is not None
+        ):  # spelled out: this runs for every chunk
+            self._vendors_own(speaker, candidate, events)
+        raw = candidate.finish_reason and finish_word(candidate.finish_reason)
+        if not raw and parts and index in self._ends:
             raw = self._ends[index].raw_reason  # it came too early, and stands for the rest too
-        if raw is not None:
+        if raw:
             self._close(speaker, events)
             self.end_choice(events, index, raw)
 
@@ -158,10 +166,14 @@ class GeminiDecoder(AnswerDecoder):
         if blob is not None and blob.mime_type.startswith("image/") and not part.thought:
             url = f"data:{blob.mime_type};base64,{blob.data}"
             self.say(events, ImageDelta(speaker.index, url))
-        else:  # drafts of images, sound, and what Google's own tools did
-            for name, native in SERVER_SIDE.items():
-                if (value := getattr(part, name)) is not None:
-                    self._extra(speaker).setdefault("parts", []).append({native: value})
+        elif kept := {
+            native: value
+            for name, native in UNTRANSLATED.items()
+            if (value := getattr(part, name)) is not None
+        }:  # drafts of images, sound, and what Google's own tools did
+            signed = {**kept, "thoughtSignature": signature} if signature else kept
+            self._extra(speaker).setdefault("parts", []).append(signed)
+            return
         if signature:
             self._sign(speaker, signature, events)
 

@@ -68,9 +68,11 @@ class SSEDecoder:
             chunk = chunk[1:]
         buffer = self._rest + chunk
         if b"\r" in buffer:
-            buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = buffer.split(b"\n")
-        self._rest = lines.pop()
+            lines = buffer.splitlines()  # of bytes: at LF, CRLF and CR, and nowhere else
+            self._rest = b"" if buffer.endswith((b"\r", b"\n")) else lines.pop()
+        else:
+            lines = buffer.split(b"\n")
+            self._rest = lines.pop()
         if self._first:
             self._skip_mark(lines)
         bounded = self._size + len(buffer) > MAX_EVENT_BYTES  # else no event can be too long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from tests.contracts.gemini_contract import GeminiWireContract, answer
 from tests.upstream import Exchange, Script, Upstream, data, replies, serving, streams
 
 pytestmark = pytest.mark.anyio
-
-MESSAGES = importlib.util.find_spec("backends.wire.messages_stream") is not None
 
 
 def config(base_url: str = "", model: str = "gemini-2.5-flash", **options: Any) -> BackendConfig:
@@ -109,7 +106,6 @@ async def test_the_publisher_may_be_chosen_and_nothing_is_guessed_from_a_name() 
     assert "/publishers/google/models/claude-x:streamGenerateContent" in upstream.requests[0].path
 
 
-@pytest.mark.skipif(not MESSAGES, reason="the Messages wire is not in this checkout")
 @pytest.mark.parametrize("options", [{"api": "anthropic"}, {"publisher": "anthropic"}])
 async def test_anthropics_models_speak_anthropics_wire(options: dict[str, str]) -> None:
     """The URL names the model, the body the version; it streams as Anthropic does."""

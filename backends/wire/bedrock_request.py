@@ -82,7 +82,7 @@ _CALL_ID: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,64}", re.ASCII)
 _MOST_NAME_CHARS: Final = 180
 
 
-def vendor_of(model: str) -> str:
+def maker_of(model: str) -> str:
     """Return who made a model, as its id or ARN says; empty where it says nothing we use."""
     name = model.rsplit("/", 1)[-1]
     return next((v for v in ("anthropic", "amazon") if v in name.split(".")), "")
@@ -93,7 +93,7 @@ def encode_request(
     *,
     model: str,
     options_key: str = "",
-    vendor: str = "",
+    maker: str = "",
     adaptive: bool = False,
 ) -> dict[str, Any]:
     """Return the body of ``converse`` and ``converse-stream``; the URL says which.
@@ -103,15 +103,15 @@ def encode_request(
             if an output limit has to be sent.
         model: the upstream's model id, which stands in the URL.
         options_key: the slug of ``provider.options`` meant for this endpoint.
-        vendor: who made the model, where its id does not say so.
+        maker: who made the model, where its id does not say so.
         adaptive: Anthropic's model takes a level of effort instead of a budget of tokens.
 
     Raises:
         RequestRejected: something cannot be said in this wire.
     """
-    vendor = vendor or vendor_of(model)
+    maker = maker or maker_of(model)
     params = request.params
-    turns = _Turns(caches=bool(vendor))
+    turns = _Turns(caches=bool(maker))
     for message in request.messages:
         turns.add(message)
     body: dict[str, Any] = {"messages": turns.messages}
@@ -129,7 +129,7 @@ def encode_request(
         body["toolConfig"] = tools
     if shape := _shape(params.get("response_format")):
         body["outputConfig"] = {"textFormat": shape}
-    if vendor == "anthropic":
+    if maker == "anthropic":
         more: dict[str, Any] = {}
         if params.get("top_k", 0) > 0:
             more["top_k"] = params["top_k"]

@@ -220,7 +220,7 @@ def test_every_runtime_dependency_has_its_reason_in_the_readme() -> None:
     """Nothing is installed without a word why."""
     project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["embedded"], *extras["local"]]
+    wanted = [*project["dependencies"], *extras["embedded"], *extras["aws"], *extras["local"]]
     names = {re.split(r"[\[<>=~! ]", requirement)[0] for requirement in wanted}
     table = {row[0].strip("`") for row in rows(section("README.md", "## Dependencies"))}
     assert table == names

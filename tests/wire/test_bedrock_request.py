@@ -14,7 +14,7 @@ from botocore.validate import ParamValidator
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest, ProviderPreferences
-from backends.wire.bedrock_request import encode_request, vendor_of
+from backends.wire.bedrock_request import encode_request, maker_of
 from backends.wire.bedrock_stream import ConverseDecoder
 from backends.wire.openai_request import decode_request
 from tests.aws import converse, event
@@ -355,7 +355,7 @@ def test_tools_of_other_kinds_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "vendor"),
+    ("model", "maker"),
     [
         (CLAUDE, "anthropic"),
         ("anthropic.claude-3-haiku-20240307-v1:0", "anthropic"),
@@ -364,6 +364,6 @@ def test_tools_of_other_kinds_are_refused() -> None:
         (LLAMA, ""),
     ],
 )
-def test_the_maker_of_a_model_stands_in_its_id(model: str, vendor: str) -> None:
+def test_the_maker_of_a_model_stands_in_its_id(model: str, maker: str) -> None:
     """As a word of its own."""
-    assert vendor_of(model) == vendor
+    assert maker_of(model) == maker

@@ -146,6 +146,23 @@ def test_arguments_that_are_no_object_are_kept_as_text(arguments: str, given: An
     assert asked["content"][0]["toolUse"]["input"] == given
 
 
+@pytest.mark.parametrize("arguments", [7, [1], True, {"a": 1}, None])
+def test_arguments_may_be_any_json(arguments: Any) -> None:
+    """Clients hand back what some servers gave them."""
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+    [_, asked] = turns(USER, {"role": "assistant", "content": None, "tool_calls": [call]})
+    given = asked["content"][0]["toolUse"]["input"]
+    assert given in ({"arguments": arguments}, arguments, {})
+
+
+def test_what_is_no_object_where_one_belongs_is_no_crash() -> None:
+    """What the client's codec lets pass is read as nothing, or refused."""
+    asked = turns(USER, {"role": "assistant", "content": None, "tool_calls": [{"function": "f"}]})
+    assert asked[1]["content"][0]["toolUse"]["name"] == "tool"
+    with pytest.raises(RequestRejected, match="reasoning"):
+        encode(bound=9000, reasoning={"max_tokens": "many"})
+
+
 def test_tools_and_their_choice() -> None:
     """Each choice that Converse has a word for."""
     spec = {

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final
 
 from backends.auth import Auth, KeyAuth
@@ -38,13 +40,16 @@ def aws_auth(config: BackendConfig, *, service: str, region: str) -> Auth:
     Raises:
         ValueError: there are no credentials, or the extra ``aws`` is not installed.
     """
-    if any(key() for key in config.api_keys):
-        return KeyAuth(config.api_keys)
     try:
-        from botocore.exceptions import BotoCoreError
-        from botocore.session import Session
+        for module in ("auth", "eventstream", "session"):
+            import_module(f"botocore.{module}")  # now, not within the first answer
     except ImportError:
         raise ValueError(f"'backend': {config.kind!r} needs the extra 'tollway[aws]'") from None
+    if any(key() for key in config.api_keys):
+        return KeyAuth(config.api_keys)
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
     try:
         session = Session()
         found = session.get_credentials()
@@ -83,7 +88,7 @@ class SignedAuth:
         self._credentials = credentials
         self._signer = SigV4Auth(None, service, region)
         self._request = AWSRequest
-        self._renewal: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Future[None] | None = None
         if not hasattr(credentials, "refresh_needed"):
             self._signer.credentials = credentials.get_frozen_credentials()
 
@@ -100,7 +105,7 @@ class SignedAuth:
         if known and not credentials.refresh_needed():
             return
         if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.create_task(self._renew())
+            self._renewal = asyncio.get_running_loop().run_in_executor(None, self._renew)
         if known and not credentials.refresh_needed(_NEEDED_S):
             return
         await asyncio.shield(self._renewal)  # others wait for it too
@@ -116,10 +121,8 @@ class SignedAuth:
     def failed(self, headers: Mapping[str, str], error: BackendError) -> None:
         """Nothing is remembered: there is one identity."""
 
-    async def _renew(self) -> None:
-        try:
-            self._signer.credentials = await asyncio.to_thread(
-                self._credentials.get_frozen_credentials
-            )
-        except Exception:  # noqa: BLE001 - a chain of plugins; ``ready`` sees what is missing
-            return
+    def _renew(self) -> None:
+        """Look for new credentials; runs in a thread, as that may take a request or two."""
+        # A chain of plugins may raise anything; ``ready`` sees what is missing.
+        with suppress(Exception):
+            self._signer.credentials = self._credentials.get_frozen_credentials()

@@ -29,10 +29,10 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     api: Literal["converse", "invoke"] = "converse"
     """``invoke`` sends Anthropic's own body, to Anthropic's models only."""
 
-    adaptive: bool = False
+    adaptive_thinking: bool = False
     """Anthropic's newest models take a level of effort instead of a budget of tokens."""
 
-    vendor: Literal["", "anthropic", "amazon"] = ""
+    maker: Literal["", "anthropic", "amazon"] = ""
     """Who made the model, where its id does not say so, as that of an inference profile."""
 
 
@@ -47,11 +47,11 @@ def check(config: BackendConfig) -> None:
         raise ValueError("'model': needed here: a model id, an inference profile's, or an ARN")
     if not (options.region or config.base_url):
         raise ValueError("'region': needed here, such as us-east-1")
-    maker = options.vendor or bedrock_request.vendor_of(config.model)
+    maker = options.maker or bedrock_request.maker_of(config.model)
     if options.api == "invoke" and maker != "anthropic":
         raise ValueError(
             "'api': 'invoke' is for Anthropic's models; leave it out, or write "
-            "'vendor: anthropic' where the model's id does not say so"
+            "'maker: anthropic' where the model's id does not say so"
         )
 
 
@@ -87,8 +87,8 @@ class BedrockBackend:
             self._encode, fields = bedrock_invoke.encode_request, bedrock_invoke.FIELDS
         else:
             self._path += "converse-stream"
-            maker = options.vendor or bedrock_request.vendor_of(config.model)
-            self._decoder, more = ConverseDecoder, {"vendor": maker}
+            maker = options.maker or bedrock_request.maker_of(config.model)
+            self._decoder, more = ConverseDecoder, {"maker": maker}
             self._encode, fields = bedrock_request.encode_request, bedrock_request.FIELDS
             if maker == "anthropic":
                 fields |= bedrock_request.ANTHROPIC_FIELDS
@@ -97,7 +97,7 @@ class BedrockBackend:
             self._encode,
             model=config.model,
             options_key=config.options_key,
-            adaptive=options.adaptive,
+            adaptive=options.adaptive_thinking,
             **more,
         )
 

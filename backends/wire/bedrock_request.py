@@ -82,7 +82,7 @@ _CALL_ID: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,64}", re.ASCII)
 _MOST_NAME_CHARS: Final = 180
 
 
-def vendor_of(model: str) -> str:
+def maker_of(model: str) -> str:
     """Return who made a model, as its id or ARN says; empty where it says nothing we use."""
     name = model.rsplit("/", 1)[-1]
     return next((v for v in ("anthropic", "amazon") if v in name.split(".")), "")
@@ -93,7 +93,7 @@ def encode_request(
     *,
     model: str,
     options_key: str = "",
-    vendor: str = "",
+    maker: str = "",
     adaptive: bool = False,
 ) -> dict[str, Any]:
     """Return the body of ``converse`` and ``converse-stream``; the URL says which.
@@ -103,15 +103,15 @@ def encode_request(
             if an output limit has to be sent.
         model: the upstream's model id, which stands in the URL.
         options_key: the slug of ``provider.options`` meant for this endpoint.
-        vendor: who made the model, where its id does not say so.
+        maker: who made the model, where its id does not say so.
         adaptive: Anthropic's model takes a level of effort instead of a budget of tokens.
 
     Raises:
         RequestRejected: something cannot be said in this wire.
     """
-    vendor = vendor or vendor_of(model)
+    maker = maker or maker_of(model)
     params = request.params
-    turns = _Turns(caches=bool(vendor))
+    turns = _Turns(caches=bool(maker))
     for message in request.messages:
         turns.add(message)
     body: dict[str, Any] = {"messages": turns.messages}
@@ -129,7 +129,7 @@ def encode_request(
         body["toolConfig"] = tools
     if shape := _shape(params.get("response_format")):
         body["outputConfig"] = {"textFormat": shape}
-    if vendor == "anthropic":
+    if maker == "anthropic":
         more: dict[str, Any] = {}
         if params.get("top_k", 0) > 0:
             more["top_k"] = params["top_k"]
@@ -258,7 +258,7 @@ def _tools(params: Mapping[str, Any], turns: _Turns) -> dict[str, Any] | None:
         return None
     config: dict[str, Any] = {"tools": specs}
     if isinstance(choice, Mapping):
-        config["toolChoice"] = {"tool": {"name": (choice.get("function") or {}).get("name", "")}}
+        config["toolChoice"] = {"tool": {"name": _inner(choice, "function").get("name", "")}}
     elif choice is not None:
         config["toolChoice"] = {"any": {}} if choice == "required" else {"auto": {}}
     return config
@@ -281,6 +281,8 @@ def _thinking(params: Mapping[str, Any], bound: int | None, *, adaptive: bool) -
     wish = params.get("reasoning") or {}
     effort = wish.get("effort") or params.get("reasoning_effort")
     budget = wish.get("max_tokens")
+    if not isinstance(budget, int | None) or not isinstance(effort, str | None):
+        raise RequestRejected("'reasoning': 'max_tokens' is a whole number, 'effort' a word")
     if effort == "none" or wish.get("enabled") is False:
         return {"thinking": {"type": "disabled"}}
     if not (effort or budget or wish.get("enabled")):
@@ -314,16 +316,23 @@ def _thoughts(details: Any) -> Iterable[dict[str, Any]]:
 
 def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return an earlier call; arguments that are no object are kept as a text in one."""
-    function = call.get("function") or {}
-    text = function.get("arguments") or "{}"
-    try:
-        given = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        given = None
+    function = _inner(call, "function")
+    given = function.get("arguments") or {}
+    if isinstance(given, str):
+        try:
+            given = msgspec.json.decode(given)
+        except (msgspec.DecodeError, RecursionError):
+            pass  # cut off by a limit, or never JSON
     if not isinstance(given, dict):
-        given = {"arguments": text}
+        given = {"arguments": function["arguments"]}
     use = {"toolUseId": _call_id(str(call.get("id"))), "name": function.get("name") or "tool"}
     return {"toolUse": {**use, "input": given}}
+
+
+def _inner(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object within one that a client wrote; empty if it is none."""
+    inner = outer.get(name)
+    return inner if isinstance(inner, Mapping) else {}
 
 
 def _call_id(given: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 import backends
 from tests.architecture.house import PACKAGES, ROOT, sources
 
-HEAVY = {"torch", "transformers", "safetensors", "tokenizers", "numpy", "local_engine"}
+HEAVY = {"torch", "transformers", "safetensors", "tokenizers", "numpy", "local_engine", "botocore"}
 
 
 def test_the_import_contracts_hold() -> None:

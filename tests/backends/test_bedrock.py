@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -202,6 +203,14 @@ def test_without_credentials_it_is_not_built(
         build(config("https://vpce.bedrock-runtime.us-east-1.vpce.amazonaws.com"))
 
 
+def test_without_the_extra_it_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even with a key of its own: the frames need it."""
+    monkeypatch.setitem(sys.modules, "botocore.eventstream", None)
+    keyed = BackendConfig("bedrock", MODEL, "http://localhost", api_keys=(lambda: "key",))
+    with pytest.raises(ValueError, match=r"tollway\[aws\]"):
+        build(keyed)
+
+
 async def test_a_private_server_on_plain_http_may_want_no_credentials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
@@ -217,9 +226,9 @@ async def test_a_private_server_on_plain_http_may_want_no_credentials(
     [
         (config(region=""), "'region'"),
         (config(model=""), "'model'"),
-        (config(model="amazon.nova-lite-v1:0", api="invoke"), "'api'.*vendor: anthropic"),
+        (config(model="amazon.nova-lite-v1:0", api="invoke"), "'api'.*maker: anthropic"),
         (config(api="chat"), "api"),
-        (config(vendor="acme"), "vendor"),
+        (config(maker="acme"), "maker"),
         (config(regoin="us-east-1"), "regoin"),
     ],
 )
@@ -245,7 +254,7 @@ def test_what_only_anthropics_models_take_is_claimed_for_them_alone() -> None:
         (config(model="amazon.nova-lite-v1:0"), False),
         (config(model="meta.llama3-2-1b-instruct-v1:0"), False),
         (config(model=profile), False),
-        (config(model=profile, vendor="anthropic"), True),
+        (config(model=profile, maker="anthropic"), True),
     ]:
         fields = build(given).capabilities.fields
         assert fields is not None

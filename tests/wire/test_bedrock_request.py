@@ -14,7 +14,7 @@ from botocore.validate import ParamValidator
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest, ProviderPreferences
-from backends.wire.bedrock_request import encode_request, vendor_of
+from backends.wire.bedrock_request import encode_request, maker_of
 from backends.wire.bedrock_stream import ConverseDecoder
 from backends.wire.openai_request import decode_request
 from tests.aws import converse, event
@@ -144,6 +144,23 @@ def test_arguments_that_are_no_object_are_kept_as_text(arguments: str, given: An
     call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
     [_, asked] = turns(USER, {"role": "assistant", "content": None, "tool_calls": [call]})
     assert asked["content"][0]["toolUse"]["input"] == given
+
+
+@pytest.mark.parametrize("arguments", [7, [1], True, {"a": 1}, None])
+def test_arguments_may_be_any_json(arguments: Any) -> None:
+    """Clients hand back what some servers gave them."""
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+    [_, asked] = turns(USER, {"role": "assistant", "content": None, "tool_calls": [call]})
+    given = asked["content"][0]["toolUse"]["input"]
+    assert given in ({"arguments": arguments}, arguments, {})
+
+
+def test_what_is_no_object_where_one_belongs_is_no_crash() -> None:
+    """What the client's codec lets pass is read as nothing, or refused."""
+    asked = turns(USER, {"role": "assistant", "content": None, "tool_calls": [{"function": "f"}]})
+    assert asked[1]["content"][0]["toolUse"]["name"] == "tool"
+    with pytest.raises(RequestRejected, match="reasoning"):
+        encode(bound=9000, reasoning={"max_tokens": "many"})
 
 
 def test_tools_and_their_choice() -> None:
@@ -355,7 +372,7 @@ def test_tools_of_other_kinds_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "vendor"),
+    ("model", "maker"),
     [
         (CLAUDE, "anthropic"),
         ("anthropic.claude-3-haiku-20240307-v1:0", "anthropic"),
@@ -364,6 +381,6 @@ def test_tools_of_other_kinds_are_refused() -> None:
         (LLAMA, ""),
     ],
 )
-def test_the_maker_of_a_model_stands_in_its_id(model: str, vendor: str) -> None:
+def test_the_maker_of_a_model_stands_in_its_id(model: str, maker: str) -> None:
     """As a word of its own."""
-    assert vendor_of(model) == vendor
+    assert maker_of(model) == maker

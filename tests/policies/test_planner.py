@@ -97,6 +97,20 @@ def test_the_hold_is_what_the_design_says() -> None:
     assert candidate.hold_nanodollars == -(-cost * 105 // 100_000)
 
 
+@given(contexts, endpoint_lists)
+def test_what_has_no_output_holds_the_prompt_alone(
+    context: RouteContext, views: list[EndpointView]
+) -> None:
+    """An embedding: no completion rate applies, however dear it is."""
+    silent = replace(context, generates=False, max_tokens=None)
+    for candidate in plan(silent, views, []).candidates:
+        priced = candidate.view.tariff
+        cheap = replace(priced, price=replace(priced.price, completion=0, reasoning=None))
+        [prompt] = plan(silent, [replace(candidate.view, tariff=cheap)], []).candidates
+        assert candidate.output_bound == 0
+        assert candidate.hold_nanodollars == prompt.hold_nanodollars
+
+
 @pytest.mark.parametrize(
     ("asked", "cap", "window", "bound"),
     [

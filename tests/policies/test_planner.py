@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,7 +107,8 @@ def test_what_has_no_output_holds_the_prompt_alone(
     silent = replace(context, generates=False, max_tokens=None)
     for candidate in plan(silent, views, []).candidates:
         priced = candidate.view.tariff
-        cheap = replace(priced, price=replace(priced.price, completion=0, reasoning=None))
+        price = dataclasses.replace(priced.price, completion=0, reasoning=None)
+        cheap = tariff(price, priced.markup_bp)
         [prompt] = plan(silent, [replace(candidate.view, tariff=cheap)], []).candidates
         assert candidate.output_bound == 0
         assert candidate.hold_nanodollars == prompt.hold_nanodollars

@@ -66,6 +66,11 @@ class CohereDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         event = _decode(payload)
         delta = event.delta
+        if event.type == "content-delta" and self._started and delta and delta.message:
+            content = delta.message.content
+            if isinstance(content, _Piece) and content.text:  # nearly every event of a stream
+                self.say(events, TextDelta(0, content.text))
+                return
         if not event.type:
             raise stream_error(msgspec.json.decode(payload))
         if event.type == "message-start":

@@ -25,9 +25,13 @@ class NDJSONDecoder:
         """
         *lines, rest = chunk.split(b"\n")
         for line in lines:
-            self._keep(line)
-            yield from self.end()
-        self._keep(rest)
+            if self._rest or len(line) > MAX_EVENT_BYTES:
+                self._keep(line)
+                yield from self.end()
+            elif line and not line.isspace():  # whole, as nearly every line comes
+                yield line
+        if rest:
+            self._keep(rest)
 
     def end(self) -> Iterator[bytes]:
         """The stream ended: yield a line that only lacks its end."""
@@ -41,5 +45,4 @@ class NDJSONDecoder:
         self._size += len(piece)
         if self._size > MAX_EVENT_BYTES:
             raise EventTooLong(f"a line is longer than {MAX_EVENT_BYTES} bytes")
-        if piece:
-            self._rest.append(piece)
+        self._rest.append(piece)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,6 +97,21 @@ def test_the_hold_is_what_the_design_says() -> None:
     assert candidate.prompt_bound == prompt
     cost = prompt * 13 + 20 * 3 * 150 + 7 + 2 * 5
     assert candidate.hold_nanodollars == -(-cost * 105 // 100_000)
+
+
+@given(contexts, endpoint_lists)
+def test_what_has_no_output_holds_the_prompt_alone(
+    context: RouteContext, views: list[EndpointView]
+) -> None:
+    """An embedding: no completion rate applies, however dear it is."""
+    silent = replace(context, generates=False, max_tokens=None)
+    for candidate in plan(silent, views, []).candidates:
+        priced = candidate.view.tariff
+        price = dataclasses.replace(priced.price, completion=0, reasoning=None)
+        cheap = tariff(price, priced.markup_bp)
+        [prompt] = plan(silent, [replace(candidate.view, tariff=cheap)], []).candidates
+        assert candidate.output_bound == 0
+        assert candidate.hold_nanodollars == prompt.hold_nanodollars
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from backends.errors import (
     RequestRejected,
     StreamTruncated,
 )
-from backends.types import ChoiceEnd, Finish, ResponseStart, TextDelta, Usage
+from backends.types import ChoiceEnd, Finish, FinishReason, ResponseStart, TextDelta, Usage
 from backends.wire.completions_request import decode_request
 from backends.wire.tgi_request import encode_request
 from backends.wire.tgi_stream import TGIDecoder
@@ -104,14 +104,15 @@ def test_a_whole_answer_says_the_same() -> None:
     full = (
         b'{"generated_text": "hi", "details": {"finish_reason": "length", "generated_tokens": 1}}'
     )
-    for body, reason, word in (
+    ends: list[tuple[bytes, FinishReason, str]] = [
         (full, "length", "length"),
         (b"[" + full + b"]", "length", "length"),
         (b'[{"generated_text": "hi"}]', "stop", "unknown"),
-    ):
+    ]
+    for body, reason, word in ends:
         events, failure = feed(TGIDecoder(), body)
         assert failure is None
-        assert events[1:] == [TextDelta(0, "hi"), Finish((ChoiceEnd(0, reason, word),), None)]  # type: ignore[arg-type]
+        assert events[1:] == [TextDelta(0, "hi"), Finish((ChoiceEnd(0, reason, word),), None)]
 
 
 def test_another_tasks_answer_is_none() -> None:

@@ -40,7 +40,7 @@ DECODERS = {
     COMPLETIONS: "backends.wire.completions_stream:CompletionsDecoder",
     RESPONSES: "backends.wire.responses_stream:ResponsesDecoder",
     MESSAGES: "backends.wire.messages_stream:MessagesDecoder",
-    INVOKE: "backends.wire.bedrock_stream:InvokeDecoder",
+    INVOKE: "backends.wire.bedrock_invoke:InvokeDecoder",
     GEMINI: "backends.wire.gemini_stream:GeminiDecoder",
     CONVERSE: "backends.wire.bedrock_stream:ConverseDecoder",
     COHERE: "backends.wire.cohere_stream:CohereDecoder",

@@ -17,12 +17,12 @@ from backends.wire.checks import InvalidRequest
 from tests.recordings.cases import ABSENT, Case, every, recorded
 
 MODULES = {
-    "chat": ("backends.wire.openai_request", "backends.wire.openai_request"),
-    "completions": ("backends.wire.completions_request", "backends.wire.completions_request"),
-    "responses": ("backends.wire.responses_request", "backends.wire.responses_request"),
-    "messages": ("backends.wire.messages_request", "backends.wire.messages_upstream"),
+    "chat": "backends.wire.openai_request",
+    "completions": "backends.wire.completions_request",
+    "responses": "backends.wire.responses_request",
+    "messages": "backends.wire.messages_request",
 }
-"""Who decodes a client's request, and who encodes one for an upstream, by dialect."""
+"""Where ``decode_request`` and ``encode_request`` of each dialect are."""
 
 OURS = {"model", "stream", "stream_options", "store"}
 """The gateway says itself which model, that it wants a stream with usage, and nothing stored."""
@@ -114,10 +114,10 @@ def without_nulls(value: Any) -> Any:
 
 def again(wire: str, body: dict[str, Any]) -> dict[str, Any]:
     """Decode a client's body and encode it for an upstream of the same wire."""
-    decoding, encoding = map(importlib.import_module, MODULES[wire])
-    request = decoding.decode_request(json.dumps(body).encode()).request
+    module = importlib.import_module(MODULES[wire])
+    request = module.decode_request(json.dumps(body).encode()).request
     request = msgspec.structs.replace(request, output_bound=request.max_tokens)
-    encoded: dict[str, Any] = encoding.encode_request(request, model=body["model"])
+    encoded: dict[str, Any] = module.encode_request(request, model=body["model"])
     said: dict[str, Any] = without_nulls(json.loads(msgspec.json.encode(encoded)))
     return said
 

@@ -95,6 +95,8 @@ def typed(document: dict[str, Any]) -> types.GenerateContentResponse:
 def take(extract: Extract, index: int, part: types.Part, calls: list[dict[str, Any]]) -> None:
     """Add one part; code that the server ran is its own business."""
     said = extract.choice(index)
+    if part.executable_code or part.code_execution_result:
+        return
     if part.thought_signature:
         said.signatures.append((base64.b64encode(part.thought_signature).decode(),))
     if part.inline_data and not part.thought:

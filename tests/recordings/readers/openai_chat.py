@@ -10,6 +10,7 @@ from tests.recordings.readers.openai_sdk import client, events
 WORDS = {
     "stop": STOP,
     "length": LENGTH,
+    "max_tokens": LENGTH,
     "tool_calls": CALLS,
     "function_call": CALLS,
     "content_filter": FILTER,
@@ -42,8 +43,9 @@ def read(body: bytes, *, stream: bool) -> Extract:
             message = choice.get("delta" if stream else "message") or {}
             speak(said, message)
             take_calls(calls.setdefault(index, {}), message)
-            if choice.get("finish_reason"):
-                ends[index] = choice["finish_reason"]
+            reason = choice.get("finish_reason") or (choice.get("finish_details") or {}).get("type")
+            if reason:
+                ends[index] = reason
                 said.native = choice.get("native_finish_reason")
     for index, said in extract.choices.items():
         said.calls = [

@@ -22,18 +22,27 @@ Design decision 10 fixes the reactions; ``classify`` is the only place that read
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
 
-RETRYABLE_STATUSES = frozenset({408, 409, 425})
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 499})
+"""499 is Google's word for an answer that its own side cancelled."""
+
 REJECTED_STATUSES = frozenset({400, 413, 422})
 
-_CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 _CONTEXT_WORDS = re.compile(
-    r"context (length|window)|(prompt|input|messages) (is |are )?too long", re.IGNORECASE
+    r"context (length|window|size|limit)|(prompt|input|messages) (is |are )?too long"
+    r"|too many tokens|(maximum|max) prompt length|input (token count|length).{0,40}exceed"
+    r"|`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",
+    re.IGNORECASE,
 )
-_FILTER_CODES = frozenset({"content_policy_violation", "content_filter", "moderation_blocked"})
+_KEY_WORDS = re.compile(
+    r"(incorrect|invalid) api key|api key (is )?(not valid|invalid|expired)"
+    r"|credit balance is too low",
+    re.IGNORECASE,
+)
 
 
 class BackendError(Exception):
@@ -147,6 +156,33 @@ class ProtocolError(StreamBroken):
     retry_here = False
 
 
+_CODES: Mapping[type[BackendError], str] = {
+    ContextLengthExceeded: (
+        "context_length_exceeded string_above_max_length exceed_context_size_error "
+        "too_many_prompt_tokens too_many_tokens model_max_prompt_tokens_exceeded"
+    ),
+    ContentFiltered: (
+        "content_policy_violation content_filter moderation_blocked responsibleaipolicyviolation"
+    ),
+    EndpointRejected: (
+        "invalid_api_key api_key_invalid model_not_found expiredtokenexception "
+        "unrecognizedclientexception invalidsignatureexception accessdeniedexception"
+    ),
+    RateLimited: (
+        "rate_limit_exceeded throttlingexception servicequotaexceededexception "
+        "modelnotreadyexception"
+    ),
+}
+_KIND_OF: Mapping[str, type[BackendError]] = {
+    code: kind for kind, codes in _CODES.items() for code in codes.split()
+}
+
+
+def is_telling(code: str) -> bool:
+    """Say whether an upstream's code, of any letters' case, says more than its status."""
+    return code.lower() in _KIND_OF
+
+
 def classify(
     status: int,
     message: str,
@@ -162,22 +198,19 @@ def classify(
         code: the upstream's error code, if any.
         retry_after_s: the Retry-After it sent, in seconds.
     """
-    kind: type[BackendError]
-    if code in _CONTEXT_CODES:
-        kind = ContextLengthExceeded
-    elif code in _FILTER_CODES:
-        kind = ContentFiltered
-    elif status in REJECTED_STATUSES:
-        kind = ContextLengthExceeded if _speaks_of_context(message) else RequestRejected
-    elif status == 429:
+    kind = _KIND_OF.get(code.lower()) if code else None
+    if kind is None and status in REJECTED_STATUSES:
+        kind = _kind_of_words(message)
+    elif kind is None and status == 429:
         kind = RateLimited
-    elif status in RETRYABLE_STATUSES or status >= 500:
+    elif kind is None and (status in RETRYABLE_STATUSES or status >= 500):
         kind = UpstreamFailed
-    else:
-        kind = EndpointRejected
+    kind = kind or EndpointRejected
     return kind(message, upstream_status=status, upstream_code=code, retry_after_s=retry_after_s)
 
 
-def _speaks_of_context(message: str) -> bool:
-    """VLLM and older servers give no code, only a sentence about the context length."""
-    return _CONTEXT_WORDS.search(message) is not None
+def _kind_of_words(message: str) -> type[BackendError]:
+    """Many servers give no code, only a sentence: about the context's length, or about a key."""
+    if _CONTEXT_WORDS.search(message):
+        return ContextLengthExceeded
+    return EndpointRejected if _KEY_WORDS.search(message) else RequestRejected

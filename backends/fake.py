@@ -28,6 +28,7 @@ from backends.types import (
     TextDelta,
     Usage,
     UsageUpdate,
+    VectorDelta,
 )
 
 _FIELDS = frozenset(
@@ -44,6 +45,9 @@ _FIELDS = frozenset(
         "stop",
         "n",
         "user",
+        "completions.prompt",
+        "embeddings",
+        "embeddings.input",
     }
 )
 _PROMPT_BYTES_PER_TOKEN = 4
@@ -147,6 +151,10 @@ class FakeBackend:
         script = self._script
         pieces, reason = _cut(_pieces(script), request)
         prompt_tokens = request.content_bytes // _PROMPT_BYTES_PER_TOKEN
+        if request.operation == "embeddings":
+            yield (ResponseStart("fake", "fake"), *_vectors(request))
+            yield (Finish((ChoiceEnd(0, "stop", "stop"),), _usage(script, prompt_tokens, 0)),)
+            return
         yield (ResponseStart("fake", "fake"), UsageUpdate(prompt_tokens, 0))
         pace_ms = script.first_token_ms
         for count, piece in enumerate(pieces, 1):
@@ -161,6 +169,11 @@ class FakeBackend:
         ends = tuple(ChoiceEnd(index, reason, reason) for index in range(request.n))
         usage = _usage(script, prompt_tokens, len(pieces) * request.n)
         yield (Finish(ends, usage, dropped),)
+
+
+def _vectors(request: ChatRequest) -> list[VectorDelta]:
+    """Give each input a small vector that says where it stands."""
+    return [VectorDelta(index, [1.0, float(index)]) for index in range(len(request.inputs))]
 
 
 def _pieces(script: Script) -> list[str]:

@@ -1,61 +1,46 @@
-"""Any URL that speaks OpenAI Chat Completions: vendors, vLLM, llama.cpp, another gateway."""
+"""Any URL that speaks OpenAI's wires: vendors, llama.cpp, another gateway."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 
-from backends.answer_stream import AnswerStream
-from backends.auth import KeyAuth
-from backends.base import BackendConfig, Capabilities
-from backends.transport import Post, Transport
-from backends.types import ChatRequest
-from backends.wire.openai_chat import StreamDecoder
-from backends.wire.openai_request import encode_request
+from backends.base import BackendConfig
+from backends.openai_like import OpenAILike, need_address
+from backends.vendors import API, vendor
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True):
+    """What only this kind knows."""
+
+    api: API | None = None
+    """What to speak: ``chat``, ``responses`` or ``completions``; absent: what the vendor speaks,
+    which is chat. Embeddings are asked for beside each of them."""
+
+    vendor: str = ""
+    """A row of known quirks; it also gives the address where none is written."""
 
 
 def check(config: BackendConfig) -> None:
     """Check what can be checked without secrets.
 
     Raises:
-        ValueError: there is no base URL or no model.
+        ValueError: there is no base URL or no model, or nobody knows the vendor.
     """
-    if not config.base_url.startswith(("http://", "https://")):
-        raise ValueError("'base_url': needed here, such as https://api.example.com/v1")
-    if not config.model:
-        raise ValueError("'model': needed here: the upstream's name of the model")
+    need_address(_addressed(config), "https://api.example.com/v1")
 
 
-def build(config: BackendConfig) -> OpenAIBackend:
+def build(config: BackendConfig) -> OpenAILike:
     """Build a backend for ``base_url`` (up to and including ``/v1``)."""
-    return OpenAIBackend(config)
+    options = _options(config)
+    return OpenAILike(_addressed(config), vendor(options.vendor), options.api)
 
 
-class OpenAIBackend:
-    """One model behind one OpenAI-like URL."""
+def _options(config: BackendConfig) -> Options:
+    return msgspec.convert(dict(config.options), Options)
 
-    capabilities = Capabilities(fields=None)
 
-    def __init__(self, config: BackendConfig) -> None:
-        """Prepare; nothing connects yet."""
-        self._config = config
-        self._transport = Transport(config)
-        self._auth = KeyAuth(config.api_keys)
-
-    def stream(self, request: ChatRequest, *, deadline: float) -> AnswerStream:
-        """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
-        del deadline  # the dispatcher's guard covers it; HTTP has no field for it
-        body = encode_request(
-            request, model=self._config.model, options_key=self._config.options_key
-        )
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream",
-            "Accept-Encoding": "identity",
-            "X-Request-Id": request.request_id,
-        }
-        call = Post("/chat/completions", headers, msgspec.json.encode(body))
-        return AnswerStream(self._transport, call, StreamDecoder(), self._auth)
-
-    async def aclose(self) -> None:
-        """Close idle connections."""
-        await self._transport.aclose()
+def _addressed(config: BackendConfig) -> BackendConfig:
+    row = vendor(_options(config).vendor)
+    return dataclasses.replace(config, base_url=config.base_url or row.base_url)

@@ -18,7 +18,16 @@ from gateway.clock import Times
 from gateway.errors import BodyTooSlow, ErrorReply, NotOffered, Overloaded, internal, reply_for
 from gateway.ids import REQUEST_ID, request_id, request_id_of
 from gateway.log import log_fault
-from gateway.routes import catalogue, chat, generation, messages, operations
+from gateway.routes import (
+    catalogue,
+    chat,
+    completions,
+    embeddings,
+    generation,
+    messages,
+    operations,
+    responses,
+)
 from gateway.routes.ask import dialect_of
 from gateway.settings import ServerSettings
 from gateway.wiring import WorkerConfig, running
@@ -33,9 +42,6 @@ NOT_OFFERED = {
     "realtime": "the realtime API is not offered by this gateway",
     "fine_tuning": "fine-tuning is not offered by this gateway",
     "moderations": "moderation is not offered by this gateway",
-    "responses": "the Responses API is not offered in this version; use /v1/chat/completions",
-    "completions": "legacy completions are not offered in this version; use /v1/chat/completions",
-    "embeddings": "embeddings are not offered in this version",
 }
 _PREFIXES = ("/v1", "/api/v1")
 FULL_DISCARD_S = 0.5
@@ -61,7 +67,12 @@ def create_routes(config: WorkerConfig, times: Times | None = None) -> Litestar:
             chat.chat,
             messages.messages,
             messages.count_tokens,
+            responses.responses,
+            responses.stored,
+            completions.completions,
+            embeddings.embeddings,
             catalogue.models,
+            catalogue.embedding_models,
             generation.generation,
             operations.live,
             operations.ready,

@@ -148,6 +148,7 @@ class Dispatcher:
             prompt_bytes=request.prompt_bytes,
             images=request.images,
             copies=request.n,
+            generates=request.operation != "embeddings",
             output_default_tokens=self._parts.settings.output_default_tokens,
         )
         plans = []
@@ -250,9 +251,11 @@ class Dispatcher:
         opened = now()
         deadline, stall_s = opened + endpoint.total_s, endpoint.stall_s
         request = narrowed(exchange)
+        whole = request.operation == "embeddings"
+        first_s = endpoint.whole_s if whole else endpoint.first_token_s
         try:
             with watch:
-                watch.arm("first_token", min(opened + endpoint.first_token_s, deadline))
+                watch.arm("first_token", min(opened + first_s, deadline))
                 async with endpoint.backend.stream(request, deadline=deadline) as batches:
                     exchange.accepted = True
                     async for batch in batches:
@@ -330,6 +333,7 @@ def narrowed(exchange: Exchange) -> ChatRequest:
     view, params = candidate.view, request.params
     own_cap = candidate.output_bound in (view.max_output_tokens, view.context_tokens)
     bounded = request.max_tokens is not None or view.caps_output or not own_cap
+    bounded &= request.operation != "embeddings"
     if lacking := view.lacks(params.keys()):
         params = {name: value for name, value in params.items() if name not in lacking}
     return msgspec.structs.replace(

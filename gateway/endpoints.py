@@ -93,12 +93,16 @@ class Endpoint:
     first_token_s: float = field(init=False)
     """The first-token, stall and total limits, in seconds."""
 
+    whole_s: float = field(init=False)
+    """The first of them where an answer comes whole."""
+
     stall_s: float = field(init=False)
     total_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Keep what every request asks of the settings."""
         self.first_token_s = self.settings.first_token_s
+        self.whole_s = self.settings.whole_s
         self.stall_s = self.settings.stall_s
         self.total_s = self.settings.timeouts.total_ms / 1000
 

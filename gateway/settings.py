@@ -34,7 +34,8 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
     "files": ("file",),
     "structured_output": ("response_format",),
     "reasoning": ("reasoning", "reasoning_effort"),
-    "logprobs": ("logprobs", "top_logprobs"),
+    "logprobs": ("logprobs", "top_logprobs", "completions.logprobs"),
+    "embeddings": ("embeddings",),
 }
 """A capability switched off makes an endpoint infeasible for these fields and parts."""
 
@@ -205,6 +206,11 @@ class EndpointSettings(Frozen):
     def first_token_s(self) -> float:
         """The first-token deadline in seconds."""
         return (self.timeouts.first_token_ms or (120_000 if self.slow else 10_000)) / 1000
+
+    @property
+    def whole_s(self) -> float:
+        """The same in seconds for what comes whole, and so has no first token."""
+        return (self.timeouts.first_token_ms or 120_000) / 1000
 
     @property
     def stall_s(self) -> float:

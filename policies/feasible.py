@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from policies.types import Candidate, Policy, Rejection, RouteContext, Verdict
 
-MEDIA = frozenset({"image_url", "input_audio", "video_url", "file"})
-"""Parts of a prompt are never dropped: that would change the question."""
+NEVER_DROPPED = frozenset(
+    {
+        "image_url",
+        "input_audio",
+        "video_url",
+        "file",
+        "embeddings",
+        "embeddings.input",
+        "completions.prompt",
+        "completions.suffix",
+    }
+)
+"""What is asked, and parts of a prompt: without them it would be another question."""
 
 
 def build() -> Policy:
@@ -29,7 +40,7 @@ def _rejection(context: RouteContext, candidate: Candidate) -> Rejection | None:
     view = candidate.view
     lacking = view.lacks(context.required)
     if context.droppable:
-        lacking &= MEDIA
+        lacking &= NEVER_DROPPED
     if lacking:
         fields = tuple(sorted(lacking))
         return Rejection(view.id, "fields", f"does not honor {', '.join(fields)}", fields)

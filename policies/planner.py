@@ -57,6 +57,8 @@ def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
 
 def output_bound(context: RouteContext, view: EndpointView) -> int:
     """Return the most tokens one answer may have at an endpoint."""
+    if not context.generates:
+        return 0
     if context.max_tokens is not None:
         return context.max_tokens
     caps = (context.output_default_tokens, view.max_output_tokens, view.context_tokens)

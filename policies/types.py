@@ -68,6 +68,9 @@ class RouteContext(msgspec.Struct, frozen=True):
     output_default_tokens: int
     """The output bound where neither caller nor endpoint gives one."""
 
+    generates: bool = True
+    """False for embeddings: there is no output, and nothing to hold for it."""
+
 
 class Candidate(NamedTuple):
     """An endpoint that may serve the request."""

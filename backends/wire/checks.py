@@ -16,6 +16,8 @@ Check: TypeAlias = Callable[[str, Any], None]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 PARTS = ("text", "image_url", "input_audio", "video_url", "file", "refusal")
 MAX_STOPS = 4
+MAX_CHOICES = 2048
+"""Answers to one request, over all its prompts."""
 MAX_NAME_CHARS = 256
 MAX_DEPTH = 64
 """Nesting of a body. Deeper is no chat request, and costs recursion everywhere after."""

@@ -222,7 +222,8 @@ class AnswerDecoder(ABC):
     def _take(
         self, payloads: Iterable[bytes], events: list[StreamEvent], *, whole: bool = False
     ) -> None:
-        if self.done or self.failure is not None:
+        over = self.done or self.failure is not None  # a payload may set either
+        if over:
             return
         try:
             for payload in payloads:
@@ -236,7 +237,7 @@ class AnswerDecoder(ABC):
                         self.payload(payload, events)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
                     self._drop(payload, error)
-                if self._is_done():
+                if self.done:
                     return
         except EventTooLong as error:
             self.failure = ProtocolError(f"the upstream's stream: {error}")
@@ -244,9 +245,6 @@ class AnswerDecoder(ABC):
             self.failure = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
         except BackendError as error:
             self.failure = error
-
-    def _is_done(self) -> bool:
-        return self.done  # a payload may have set it
 
     def _take_document(self, body: bytes, events: list[StreamEvent]) -> None:
         try:

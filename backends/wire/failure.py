@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import msgspec
 
-from backends.errors import BackendError, classify
+from backends.errors import BackendError, classify, is_telling
+from backends.wire.waits import wait_s
 
 _MOST_CHARS: Final = 2000
-_DELAY: Final = re.compile(r"^(\d+(?:\.\d+)?)s$")
+_WRAPPED: Final = 2
+"""How often an error may stand in another one's message."""
+
+_WORDS: Final = ("message", "Message", "detail", "msg", "error_message", "error")
 _STATUS_OF: Final[Mapping[str, int]] = {
     # Anthropic's and OpenAI's types, as they come in streams, without a status.
     "invalid_request_error": 400,
@@ -35,6 +35,13 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "generation": 424,
     "overloaded": 429,
     "incomplete_generation": 500,
+    # Bedrock's, as they come in streams.
+    "validationException": 400,
+    "modelTimeoutException": 408,
+    "throttlingException": 429,
+    "modelStreamErrorException": 500,
+    "internalServerException": 500,
+    "serviceUnavailableException": 503,
 }
 
 
@@ -47,13 +54,13 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
         headers: its headers, looked up by lower-case names.
         body: the beginning of its body.
     """
-    document = _document(body)
+    document = _document(body) or {}
     message, code = read_error(body)
     return classify(
         status,
-        message or f"the upstream answered {status} {phrase}",
-        code=code,
-        retry_after_s=_wait_s(headers, document),
+        message or f"the upstream answered {status} {phrase}".rstrip(),
+        code=_telling(document, headers, code),
+        retry_after_s=wait_s(headers, document, limited=status == 429),
     )
 
 
@@ -72,51 +79,84 @@ def stream_error(document: Any) -> BackendError:
     kinds = [str(k) for k in (inner.get("type"), code, outer.get("error_type")) if k]
     for number in (inner.get("code"), inner.get("status_code"), outer.get("status_code")):
         if isinstance(number, int) and 400 <= number < 600:
-            return classify(number, message, retry_after_s=_wait_s({}, outer))
+            given = None if code is None or code.isdecimal() else code
+            return classify(
+                number,
+                message,
+                code=_telling(outer, {}, given),
+                retry_after_s=wait_s({}, outer, limited=number == 429),
+            )
     status = next((_STATUS_OF[kind] for kind in kinds if kind in _STATUS_OF), 502)
-    return classify(status, message, code=code, retry_after_s=_wait_s({}, outer))
+    found = _telling(outer, {}, code)
+    return classify(status, message, code=found, retry_after_s=wait_s({}, outer, limited=True))
 
 
 def read_error(body: bytes) -> tuple[str, str | None]:
     """Find message and code in an error body; ("", None) if there is none."""
     document = _document(body)
     if document is None:
-        return body.decode("utf-8", "replace").strip()[:500], None
-    message, code = error_words(document.get("error") or document)
+        text = body.decode("utf-8", "replace").strip()
+        return "" if text.startswith("<") else text[:500], None  # a page says nothing to a program
+    error = document.get("error") or document.get("errors") or document
+    if isinstance(error, str) and isinstance(document.get("message"), str):
+        error = {"message": document["message"] or error}  # ``error`` is the kind's name
+    message, code = error_words(error)
     if code is None and document.get("code") is not None:
         code = str(document["code"])
     return message, code
 
 
-def error_words(error: object) -> tuple[str, str | None]:
-    """Return message and code of a decoded error object, whatever its shape."""
+def error_words(error: object, wrapped: int = _WRAPPED) -> tuple[str, str | None]:
+    """Return message and code of a decoded error object, whatever its shape.
+
+    Args:
+        error: the object, or its only words.
+        wrapped: how many errors that stand within its message are looked into.
+    """
     if isinstance(error, list) and error:
         error = error[0]
     if isinstance(error, str):
-        return error[:_MOST_CHARS], None
+        return _unwrapped(error, wrapped), None
     if not isinstance(error, Mapping):
         return "", None
-    words = error.get("message") or error.get("Message") or error.get("detail") or ""
+    words = next((error[name] for name in _WORDS if error.get(name)), "")
     if isinstance(words, list) and words:
         words = words[0]
     if isinstance(words, Mapping):
-        words = words.get("msg") or words.get("message") or msgspec.json.encode(words).decode()
+        words = words.get("msg") or words.get("message") or ""
+    metadata = error.get("metadata")
+    if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str) and raw:
+        words = raw  # what the provider behind a router said
     code = error.get("code")
-    return str(words)[:_MOST_CHARS], str(code) if code is not None else None
+    return _unwrapped(str(words), wrapped), str(code) if code is not None else None
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Read a Retry-After header (RFC 9110 10.2.3: seconds or a date); None if unreadable."""
-    if value is None:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        try:
-            wait_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, wait_s) if math.isfinite(wait_s) else None
+def _unwrapped(words: str, wrapped: int) -> str:
+    """Return the words of an error that came as the message of another one."""
+    if wrapped and words.lstrip().startswith("{"):
+        document = _document(words.encode("utf-8", "surrogatepass"))
+        if document:
+            inner, _ = error_words(document.get("error") or document, wrapped - 1)
+            return inner
+    return words[:_MOST_CHARS]
+
+
+def _telling(
+    document: Mapping[str, Any], headers: Mapping[str, str], code: str | None
+) -> str | None:
+    """Return the code that says most: of those an error has, or the plain one."""
+    error = document.get("error")
+    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    deeper = inner.get("innererror")
+    details = inner.get("details")
+    found: list[Any] = [code, inner.get("type"), document.get("error_type"), document.get("type")]
+    found.append(deeper.get("code") if isinstance(deeper, Mapping) else None)
+    if isinstance(details, list):
+        found += [entry.get("reason") for entry in details if isinstance(entry, Mapping)]
+    amazon = (headers.get("x-amzn-errortype") or "").partition(":")[0] or None
+    found.append(amazon)
+    telling = (each for each in found if isinstance(each, str) and is_telling(each))
+    return next(telling, code or amazon)
 
 
 def _document(body: bytes) -> dict[str, Any] | None:
@@ -130,20 +170,3 @@ def _document(body: bytes) -> dict[str, Any] | None:
     if isinstance(document, dict):
         return document
     return {"error": document} if isinstance(document, str) else {}
-
-
-def _wait_s(headers: Mapping[str, str], document: Mapping[str, Any] | None) -> float | None:
-    """Find how long to wait: a header in seconds or milliseconds, or Google's RetryInfo."""
-    wait_s = retry_after_s(headers.get("retry-after"))
-    if wait_s is None and (value := headers.get("retry-after-ms")) is not None:
-        wait_ms = retry_after_s(value)
-        wait_s = None if wait_ms is None else wait_ms / 1000
-    if wait_s is not None:
-        return wait_s
-    error = document.get("error") if document else None
-    details = error.get("details") if isinstance(error, dict) else None
-    for entry in details if isinstance(details, list) else ():
-        delay = entry.get("retryDelay") if isinstance(entry, dict) else None
-        if isinstance(delay, str) and (match := _DELAY.match(delay)):
-            return float(match[1])
-    return None

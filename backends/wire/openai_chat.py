@@ -2,18 +2,33 @@
 
 Lenient in what it reads, strict in what it promises: an answer stands only with a finish
 reason for every choice that spoke and a clean end (design decision 7).
+
+A chunk of text, which is nearly every chunk, is read by its few typed fields. A chunk that said
+nothing or ended a choice is read a second time, whole, for what only its vendor says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from backends.types import ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, Usage
-from backends.wire.decoder import AnswerDecoder, count, json_text
+from backends.types import (
+    AnnotationDelta,
+    FinishReason,
+    ImageDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+)
+from backends.wire.decoder import AnswerDecoder, json_text, word
 from backends.wire.failure import stream_error
+from backends.wire.openai_extras import citations, keep_extras, keep_filter
+from backends.wire.openai_usage import read_usage
+from backends.wire.reasons import reason_of
+from backends.wire.think import ThinkTags
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -28,19 +43,25 @@ class _ToolCall(msgspec.Struct, gc=False):
 
 
 class _Delta(msgspec.Struct, gc=False):
-    content: str | list[Any] | None = None
+    content: str | list[Any] | dict[str, Any] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     reasoning_details: Any = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    images: Any = None
+    annotations: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
+    native_finish_reason: Any = None
     logprobs: Any = None
+    content_filter_results: Any = None
+    finish_details: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -59,18 +80,68 @@ class StreamDecoder(AnswerDecoder):
 
     wire = "OpenAI's chat"
 
+    def __init__(
+        self,
+        new_id: Callable[[], str] | None = None,
+        *,
+        implied_reason: str | None = None,
+        think_tags: bool = False,
+    ) -> None:
+        """Start before the first byte.
+
+        Args:
+            new_id: names calls that an upstream left nameless.
+            implied_reason: the reason of choices that end without one, where a vendor sends none.
+            think_tags: reasoning stands in the text, between ``<think>`` and ``</think>``.
+        """
+        super().__init__(new_id)
+        self.implied_reason = implied_reason
+        self._tags: dict[int, ThinkTags] | None = {} if think_tags else None
+        self._places: dict[tuple[int, int | str], tuple[int, str]] = {}
+        self._calls_in: dict[int, int] = {}
+        self._cited = False
+
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         chunk = _decode(payload)
         if chunk.error:
             # What came beside the error was said before it.
-            self._choices(chunk, events)
+            self._choices(chunk.choices or [], events)
             raise stream_error(msgspec.json.decode(payload))
-        if not self._started:
+        choices = chunk.choices
+        if not self._started and (choices or chunk.id or chunk.usage is not None):
             self.begin(events, chunk.id, chunk.model)
-        self._choices(chunk, events)
-        if chunk.usage is not None:
-            self.report(read_usage(chunk.usage), events)
+        if choices and len(choices) == 1 and self._tags is None:
+            choice = choices[0]
+            delta = choice.delta
+            if (
+                delta is not None
+                and delta.content.__class__ is str
+                and delta.content
+                and choice.logprobs is None
+                and choice.finish_reason is None
+                and delta.tool_calls is None
+                and not delta.reasoning
+                and not delta.reasoning_content
+                and not delta.reasoning_details
+                and not delta.refusal
+                and delta.images is None
+                and delta.annotations is None
+            ):
+                # Nearly every chunk; what ``say`` does, without the calls.
+                events.append(TextDelta(choice.index, delta.content))
+                self._spoke.add(choice.index)
+                self._stale = True
+                if choice.content_filter_results:
+                    keep_filter(self.extras, choice.index, choice.content_filter_results)
+                if chunk.usage is not None:
+                    self.report(read_usage(chunk.usage), events)
+                return
+        if self._choices(choices or [], events):
+            if chunk.usage is not None:
+                self.report(read_usage(chunk.usage), events)
+        else:
+            self._rest(msgspec.json.decode(payload), events)
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is one chunk whose deltas are messages."""
@@ -79,78 +150,143 @@ class StreamDecoder(AnswerDecoder):
             for choice in document.get("choices") or ()
             if isinstance(choice, dict)
         ]
-        self.payload(msgspec.json.encode({**document, "choices": choices}), events)
+        document = {**document, "choices": choices}
+        chunk = msgspec.convert(document, _Chunk)
+        self.begin(events, chunk.id, chunk.model)
+        self._choices(chunk.choices or [], events)
+        self._rest(document, events)
 
-    def _choices(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
-        for choice in chunk.choices or ():
-            delta = choice.delta
-            if delta is not None:
-                self._delta(choice.index, delta, choice.logprobs, events)
-            if choice.finish_reason:
-                self.end_choice(events, choice.index, choice.finish_reason)
+    def end_choice(
+        self,
+        events: list[StreamEvent],
+        index: int,
+        raw: str,
+        reason: FinishReason | None = None,
+    ) -> None:
+        """See ``AnswerDecoder``; text that may have been the beginning of a tag goes out first."""
+        if self._tags and (tags := self._tags.pop(index, None)):
+            self._tagged(events, index, tags.end())
+        super().end_choice(events, index, raw, reason)
+
+    def _choices(self, choices: list[_Choice], events: list[StreamEvent]) -> bool:
+        """Take the choices of a chunk; say whether they did nothing but speak."""
+        before = len(events)
+        ended = False
+        for choice in choices:
+            if choice.delta is not None:
+                self._delta(choice.index, choice.delta, choice.logprobs, events)
+            if finish := choice.finish_reason or _old_reason(choice.finish_details):
+                ended = True
+                native = choice.native_finish_reason
+                raw = native if isinstance(native, str) and native else finish
+                self.end_choice(events, choice.index, raw, reason_of(finish))
+        return len(events) > before and not ended
 
     def _delta(self, index: int, delta: _Delta, logprobs: Any, events: list[StreamEvent]) -> None:
-        text = delta.content
-        if (
-            delta.reasoning
-            or delta.reasoning_content
-            or delta.reasoning_details
-            or isinstance(text, list)
-        ):
-            text = self._thoughts(index, delta, events)
-        if text:
-            if logprobs is not None and not isinstance(logprobs, dict):
-                logprobs = None
-            self.say(events, TextDelta(index, text, logprobs))
+        text = self._thoughts(index, delta, events)
+        if text and self._tags is not None:
+            self._tagged(events, index, self._tags.setdefault(index, ThinkTags()).feed(text))
+        elif text:
+            self.say(
+                events, TextDelta(index, text, logprobs if logprobs.__class__ is dict else None)
+            )
         if delta.refusal:
             self.say(events, RefusalDelta(index, delta.refusal))
-        for position, call in enumerate(delta.tool_calls or ()):
-            function = call.function or _Function()
-            self.call(
-                events,
-                index,
-                position if call.index is None else call.index,
-                call.id,
-                function.name,
-                json_text(function.arguments),
-            )
+        for url in _urls(delta.images):
+            self.say(events, ImageDelta(index, url))
+        for call in delta.tool_calls or ():
+            self._call(events, index, call)
+        if delta.function_call is not None:
+            self._call(events, index, _ToolCall(function=delta.function_call))
+        notes = delta.annotations if isinstance(delta.annotations, list) else ()
+        if notes := [note for note in notes if isinstance(note, dict)]:
+            events.append(AnnotationDelta(index, notes))
 
     def _thoughts(self, index: int, delta: _Delta, events: list[StreamEvent]) -> str:
         """Add the reasoning of a delta; return its visible text."""
         thought, text = delta.reasoning or delta.reasoning_content or "", delta.content or ""
-        if not isinstance(text, str):
+        if isinstance(text, list):
             thought, text = thought + _joined(text, "thinking"), _joined(text, "text")
+        elif not isinstance(text, str):
+            text = json_text(text)  # structured output that came as the object itself
         details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
         if thought or details:
             self.say(events, ReasoningDelta(index, thought, details or None))
         return text
 
+    def _tagged(
+        self, events: list[StreamEvent], index: int, pieces: list[tuple[bool, str]]
+    ) -> None:
+        for thought, text in pieces:
+            self.say(events, ReasoningDelta(index, text) if thought else TextDelta(index, text))
 
-def read_usage(document: Any) -> Usage | None:
-    """Read a ``usage`` object; None if it has no two whole token counts."""
-    if not isinstance(document, dict):
-        return None
-    prompt, completion = (
-        count(document.get("prompt_tokens")),
-        count(document.get("completion_tokens")),
-    )
-    if prompt is None or completion is None:
-        return None
-    thought = _detail(document, "completion_tokens_details", "reasoning_tokens")
-    if thought and document.get("total_tokens") == prompt + completion + thought:
-        completion += thought  # counted apart, as the total shows
-    return Usage(
-        prompt,
-        completion,
-        _detail(document, "prompt_tokens_details", "cached_tokens"),
-        _detail(document, "prompt_tokens_details", "cache_write_tokens"),
-        thought,
-    )
+    def _call(self, events: list[StreamEvent], index: int, call: _ToolCall) -> None:
+        """Add a piece of a call at its place: calls count in the order in which they begin.
+
+        A piece without position belongs to the last call, unless it names another. A position
+        that is used again with another id and a name is another call.
+        """
+        function = call.function or _Function()
+        id, name = word(call.id) or "", function.name or ""  # noqa: A001
+        arguments = json_text(function.arguments)
+        if not (id or name or arguments):
+            return
+        key = (index, "last" if call.index is None else call.index)
+        place = self._places.get(key)
+        if place is None:
+            begins = True
+        elif id and place[1]:
+            begins = id != place[1] and bool(name)
+        else:
+            begins = bool(name) and call.index is None
+        if begins:
+            number = self._calls_in.get(index, 0)
+            self._calls_in[index] = number + 1
+            place = (number, id)
+        assert place is not None
+        self._places[key] = self._places[index, "last"] = (place[0], place[1] or id)
+        self.call(events, index, place[0], id, name, arguments)
+
+    def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
+        """Read what a chunk says beside the choices: usage, citations, a vendor's own.
+
+        Raises:
+            BackendError: it says that the answer failed.
+        """
+        if document.get("object") == "error":
+            raise stream_error(document)
+        usage = document.get("usage") or _deep(document, "x_groq", "usage")  # Groq until 2025
+        choices = [c for c in document.get("choices") or () if isinstance(c, dict)]
+        if usage is None and choices:
+            usage = choices[0].get("usage")  # Moonshot
+        keep_extras(self.extras, document, choices, usage)
+        if not self._cited and (notes := citations(document)):
+            self._cited = True
+            self.begin(events)
+            events.append(AnnotationDelta(0, notes))
+        self.report(read_usage(usage), events)
 
 
-def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
-    details = usage.get(group)
-    return count(details.get(name)) if isinstance(details, dict) else None
+def _old_reason(details: Any) -> str:
+    """Read the reason of OpenAI's first vision models, which stands in an object."""
+    found = details.get("type") if isinstance(details, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
+    inner = document.get(group)
+    return inner.get(name) if isinstance(inner, dict) else None
+
+
+def _urls(images: Any) -> list[str]:
+    """Read the images of a delta: parts of type ``image_url``, as OpenRouter sends them."""
+    found = []
+    for image in images if isinstance(images, list) else ():
+        link = image.get("image_url") if isinstance(image, dict) else None
+        url = link.get("url") if isinstance(link, dict) else link
+        if isinstance(url, str) and url:
+            found.append(url)
+    return found
 
 
 def _joined(parts: list[Any], kind: str) -> str:

@@ -6,7 +6,7 @@ those of OpenRouter's chat route (its SDK, 2026-10) and three of vLLM's sampling
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from backends.wire import checks
 from backends.wire.checks import InvalidRequest
 from backends.wire.dialect import Decoded
 
-_SAMPLING: dict[str, Callable[[str, Any], Any]] = {
+SAMPLING: dict[str, Callable[[str, Any], Any]] = {
     "temperature": checks.number(0, 2),
     "top_p": checks.number(0, 1),
     "top_k": checks.integer(-1),
@@ -53,13 +53,13 @@ _FEATURES: dict[str, Callable[[str, Any], Any]] = {
     "cache_control": checks.mapping,
     "service_tier": checks.text,
 }
-_TO_UPSTREAM = _SAMPLING | _FEATURES
+_TO_UPSTREAM = SAMPLING | _FEATURES
 CHAT_FIELDS = frozenset({*_TO_UPSTREAM, "image_url", "input_audio", "video_url", "file"})
 """Every field and part of this dialect that an endpoint can honor or lack."""
 
 _OUTPUT_FIELDS: tuple[OutputField, ...] = ("max_completion_tokens", "max_tokens")
 
-_NOT_SENT: dict[str, Callable[[str, Any], Any]] = {
+NOT_SENT: dict[str, Callable[[str, Any], Any]] = {
     "stream": checks.boolean,
     "stream_options": checks.mapping,
     "usage": checks.usage_options,
@@ -75,6 +75,8 @@ _NOT_SENT: dict[str, Callable[[str, Any], Any]] = {
     "provider": checks.mapping,
 }
 """Accepted, and by design kept from the upstream (or sent in another form)."""
+
+_KNOWN = _TO_UPSTREAM | NOT_SENT
 
 _LATER = {
     "session_id": "sticky sessions are not offered yet",
@@ -121,25 +123,19 @@ def decode_request(body: bytes) -> Decoded:
     Raises:
         InvalidRequest: what is wrong, where, and what to write instead.
     """
-    document = _parse(body)
-    for name, value in document.items():
-        if value is None:
-            continue
-        check = _TO_UPSTREAM.get(name) or _NOT_SENT.get(name)
-        if check is None:
-            raise _unknown(name)
-        check(name, value)
+    document = parse(body)
+    check_fields(document, _KNOWN)
     if not document.get("messages"):
         raise InvalidRequest("'messages' is required: a list with at least one message", "messages")
     params = {k: v for k, v in document.items() if k in _TO_UPSTREAM and v is not None}
     content = checks.Content()
     for message in document["messages"]:
         content.count(message)
-    required = {k for k, v in params.items() if not _is_default(k, v)} | content.required
+    required = {k for k, v in params.items() if not is_default(k, v)} | content.required
     max_tokens, output_field = _output_limit(params)
     stop = params.get("stop") or []
     request = ChatRequest(
-        models=_models(document),
+        models=models_of(document),
         messages=tuple(document["messages"]),
         params=params,
         required=frozenset(required),
@@ -150,7 +146,7 @@ def decode_request(body: bytes) -> Decoded:
         output_field=output_field,
         n=params.get("n", 1),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        provider=_provider(document.get("provider") or {}),
+        provider=preferences_of(document.get("provider") or {}),
     )
     return Decoded(request, bool(document.get("stream")))
 
@@ -175,7 +171,12 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     return body
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes) -> dict[str, Any]:
+    """Read a body that must be one JSON object, of bounded size and depth.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
     try:
         document = msgspec.json.decode(body)
     except RecursionError as error:
@@ -192,10 +193,25 @@ def _parse(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _unknown(name: str) -> InvalidRequest:
+def check_fields(document: Mapping[str, Any], known: Mapping[str, checks.Check]) -> None:
+    """Check every field that is given.
+
+    Raises:
+        InvalidRequest: one is unknown or wrong.
+    """
+    for name, value in document.items():
+        if value is None:
+            continue
+        check = known.get(name)
+        if check is None:
+            raise _unknown(name, known)
+        check(name, value)
+
+
+def _unknown(name: str, known: Iterable[str]) -> InvalidRequest:
     if name in _LATER:
         return InvalidRequest(f"{name!r}: {_LATER[name]}; leave it out", name, "unsupported")
-    hint = checks.closest(name, [*_TO_UPSTREAM, *_NOT_SENT])
+    hint = checks.closest(name, known)
     return InvalidRequest(
         f"unknown field {name!r}{hint}; vendor-specific fields go into provider.options.<slug>",
         name,
@@ -203,14 +219,20 @@ def _unknown(name: str) -> InvalidRequest:
     )
 
 
-def _is_default(name: str, value: Any) -> bool:
+def is_default(name: str, value: Any) -> bool:
+    """Whether a field has a value that counts as absent."""
     defaults = _DEFAULTS.get(name, ())
     return any(value == default and type(value) is not bool for default in defaults) or any(
         value is default for default in defaults
     )
 
 
-def _models(document: Mapping[str, Any]) -> tuple[str, ...]:
+def models_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the asked models in order, ``model`` before ``models``.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
     first = (document["model"],) if document.get("model") else ()
     names = tuple(dict.fromkeys((*first, *(document.get("models") or ()))))
     if not names:
@@ -227,7 +249,12 @@ def _output_limit(params: Mapping[str, Any]) -> tuple[int | None, OutputField]:
     return given[0] if given else (None, "max_tokens")
 
 
-def _provider(document: Mapping[str, Any]) -> ProviderPreferences:
+def preferences_of(document: Mapping[str, Any]) -> ProviderPreferences:
+    """Read the ``provider`` object.
+
+    Raises:
+        InvalidRequest: it has a key that is not offered.
+    """
     for name in document:
         if name not in ("require_parameters", "options"):
             raise InvalidRequest(
@@ -241,7 +268,7 @@ def _provider(document: Mapping[str, Any]) -> ProviderPreferences:
     for slug, fields in options.items():
         checks.mapping(f"provider.options.{slug}", fields)
         checks.vendor_fields(
-            f"provider.options.{slug}", fields, known=(*_TO_UPSTREAM, *_NOT_SENT), costly=_COSTLY
+            f"provider.options.{slug}", fields, known=(*_TO_UPSTREAM, *NOT_SENT), costly=_COSTLY
         )
     strict = document.get("require_parameters")
     if strict is not None:

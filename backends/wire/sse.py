@@ -51,6 +51,17 @@ class SSEDecoder:
         """
         if not chunk:
             return
+        if (
+            chunk.startswith(b"data: ")
+            and chunk.endswith(b"\n\n")
+            and not (self._rest or self._data or self._after_cr)
+            and chunk.find(b"\n", 0, -2) < 0
+            and b"\r" not in chunk
+            and len(chunk) <= MAX_EVENT_BYTES
+        ):
+            self._first = False
+            yield chunk[6:-2]  # one event in one read, as paced streams come
+            return
         second_half = self._after_cr and chunk.startswith(b"\n")
         self._after_cr = chunk.endswith(b"\r")
         if second_half:
@@ -60,12 +71,8 @@ class SSEDecoder:
             buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = buffer.split(b"\n")
         self._rest = lines.pop()
-        if self._first and (lines or len(self._rest) >= 3):
-            self._first = False
-            if lines:
-                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
-            else:
-                self._rest = self._rest.removeprefix(codecs.BOM_UTF8)
+        if self._first:
+            self._skip_mark(lines)
         bounded = self._size + len(buffer) > MAX_EVENT_BYTES  # else no event can be too long
         data = self._data
         for line in lines:
@@ -93,6 +100,16 @@ class SSEDecoder:
         self._rest = b""
         if self._data:
             yield b"\n".join(self._data)
+
+    def _skip_mark(self, lines: list[bytes]) -> None:
+        """Take off a byte order mark once enough has been read to see it."""
+        if lines:
+            lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+        elif len(self._rest) >= 3:
+            self._rest = self._rest.removeprefix(codecs.BOM_UTF8)
+        else:
+            return
+        self._first = False
 
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):

@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import Request, get
 
+from backends.wire.openai_request import CHAT_FIELDS
 from gateway.endpoints import Endpoint
 from gateway.settings import CAPABILITIES, ModelSettings
 from gateway.worker import Worker
@@ -20,6 +21,31 @@ def models(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """List the models, with or without a key, in OpenAI's and OpenRouter's shape."""
     worker: Worker = request.app.state.worker
     data = [_model(worker, model) for model in worker.table.models]
+    return {"object": "list", "data": data, "total_count": len(data), "links": {"next": None}}
+
+
+@get(
+    ["/v1/embeddings/models", "/api/v1/embeddings/models"],
+    summary="Embedding models",
+    sync_to_thread=False,
+)
+def embedding_models(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """List the models that can be asked for embeddings, in the same shape."""
+    worker: Worker = request.app.state.worker
+    data = [
+        {
+            **entry,
+            "architecture": {
+                **entry["architecture"],
+                "modality": "text->embeddings",
+                "output_modalities": ["embeddings"],
+            },
+            "supported_parameters": [],
+        }
+        for model in worker.table.models
+        if any(_takes(endpoint, "embeddings") for endpoint in worker.table.of_model(model))
+        for entry in (_model(worker, model),)
+    ]
     return {"object": "list", "data": data, "total_count": len(data), "links": {"next": None}}
 
 
@@ -82,7 +108,7 @@ def _usd(pico_bp: int) -> str:
 
 def _parameters(endpoints: tuple[Endpoint, ...]) -> list[str]:
     names = {*SAMPLING, *(field for fields in CAPABILITIES.values() for field in fields)}
-    names -= {"image_url", "input_audio", "video_url", "file"}
+    names &= CHAT_FIELDS - {"image_url", "input_audio", "video_url", "file"}
     return sorted(name for name in names if any(_takes(e, name) for e in endpoints))
 
 

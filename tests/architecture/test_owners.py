@@ -35,6 +35,7 @@ TASK_OWNERS: dict[str, str] = {
 
 ENVIRONMENT: dict[str, str] = {
     "gateway/config.py": "the only reader of the gateway's environment",
+    "gateway/tokenizer/encodings.py": "tells tiktoken where its tables lie; it has no other way",
     "gateway/cli/": "commands are the user's edge",
     "local_engine/__main__.py": "a process of its own: tells its libraries to stay offline",
     "local_engine/convert.py": "a process of its own: tells its libraries to stay offline",

@@ -24,7 +24,7 @@ def test_every_status_has_exactly_one_reaction(status: int) -> None:
     """No status falls through, and only these end a request."""
     error = classify(status, "words")
     assert error.move_on is (status not in {400, 413, 422})
-    assert error.retry_here is (status in {408, 409, 425, 429} or status >= 500)
+    assert error.retry_here is (status in {408, 409, 425, 429, 499} or status >= 500)
     expected = {400: RequestRejected, 413: RequestRejected, 422: RequestRejected, 429: RateLimited}
     other = UpstreamFailed if error.retry_here else EndpointRejected
     assert type(error) is expected.get(status, other)
@@ -47,12 +47,21 @@ def test_a_content_filter_ends_the_request_whatever_the_status(status: int) -> N
         "prompt is too long: 210000 tokens",
         "prompt too long; exceeded max context length",
         "The total length of all messages is too long.",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+        "the input token count is 2000026 but model only supports up to 1000000",
     ],
 )
 def test_a_context_error_is_known_by_its_words(words: str) -> None:
     """It moves on to a larger window; only statuses that refuse the request are read so."""
     assert type(classify(400, words)) is ContextLengthExceeded
     assert type(classify(500, words)) is UpstreamFailed
+
+
+def test_a_key_that_is_refused_with_400_is_no_fault_of_the_request() -> None:
+    """Google's status for a wrong key is that of a wrong request; its reason tells them apart."""
+    error = classify(400, "API key not valid.", code="API_KEY_INVALID")
+    assert type(error) is EndpointRejected
+    assert error.move_on
 
 
 @pytest.mark.parametrize("words", ["tool name is too long", "bad context", "length"])

@@ -16,7 +16,8 @@ from backends.errors import (
     StreamTruncated,
 )
 from backends.transport import MappedErrors
-from backends.wire.failure import read_error, retry_after_s
+from backends.wire.failure import read_error
+from backends.wire.waits import retry_after_s
 
 _BREAKS = (ConnectionFailed, StreamTruncated)
 MAP: dict[type[Exception], tuple[type[BackendError], type[BackendError]]] = {

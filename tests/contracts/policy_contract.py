@@ -46,6 +46,7 @@ contexts = st.builds(
     images=st.integers(0, 5),
     copies=st.integers(1, 128),
     output_default_tokens=st.integers(1, 16_384),
+    generates=st.booleans(),
 )
 
 

@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 import backends
 from backends import fake
 from backends.wire import openai_request as wire
+from backends.wire import responses_request
 from gateway.app import NOT_OFFERED, create_routes
 from gateway.cli import main
 from gateway.cli.models import KEY_VARIABLE
@@ -195,8 +196,14 @@ def test_every_request_field_is_documented() -> None:
     text = section("docs/api.md", "## Request fields")
     table = {word for row in rows(text) for word in words(row[0])}
     assert set(wire._TO_UPSTREAM) <= table
-    assert table <= {*wire._TO_UPSTREAM, *wire._NOT_SENT}
-    assert {*wire._NOT_SENT, *wire._LATER} <= words(text)
+    assert table <= {*wire._TO_UPSTREAM, *wire.NOT_SENT}
+    assert {*wire.NOT_SENT, *wire._LATER} <= words(text)
+
+
+def test_every_field_of_a_responses_request_is_documented() -> None:
+    """What is honored, what is accepted and not sent, what is refused."""
+    named = words(section("docs/api.md", "## Responses"))
+    assert set(responses_request._KNOWN) - {*wire._TO_UPSTREAM, "model", "models"} <= named
 
 
 def test_every_error_status_is_documented() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from backends.collect import Collector
 from backends.errors import (
     BackendError,
     ContentFiltered,
@@ -21,11 +22,14 @@ from backends.errors import (
     UpstreamFailed,
 )
 from backends.types import (
+    AnnotationDelta,
     AnswerHead,
+    ChatRequest,
     ChoiceEnd,
     Cost,
     Delta,
     Finish,
+    ImageDelta,
     ReasoningDelta,
     RefusalDelta,
     ResponseStart,
@@ -36,13 +40,17 @@ from backends.types import (
     UsageUpdate,
 )
 from backends.wire.failure import stream_error
-from backends.wire.openai_chat import StreamDecoder, read_usage
-from backends.wire.openai_reply import ChunkEncoder, usage_body
+from backends.wire.openai_chat import StreamDecoder
+from backends.wire.openai_reply import ChunkEncoder
+from backends.wire.openai_usage import read_usage
 from backends.wire.sse import COMMENT
 from tests.upstream import DONE, answer, choice, chunk, data, delta, usage
 from tests.wire.test_sse import split
 
 HEAD = AnswerHead("gen-1", "acme/chat", "acme", 1_700_000_000)
+REQUEST = ChatRequest(
+    models=("acme/chat",), messages=(), params={}, required=frozenset(), prompt_bytes=0
+)
 
 
 def decode(*reads: bytes) -> tuple[list[StreamEvent], BackendError | None]:
@@ -84,36 +92,41 @@ _deltas: st.SearchStrategy[Delta] = st.one_of(
     st.builds(TextDelta, _index, _texts, st.none() | st.just({"content": [{"token": "a"}]})),
     st.builds(ReasoningDelta, _index, _texts, st.none() | st.lists(_json, min_size=1, max_size=2)),
     st.builds(RefusalDelta, _index, _texts),
-    st.builds(
-        ToolCallDelta, _index, st.integers(0, 2), st.none() | _texts, st.none() | _texts, _texts
-    ),
+    st.builds(ImageDelta, _index, _texts),
+    st.builds(AnnotationDelta, _index, st.lists(_json, min_size=1, max_size=2)),
 )
 
 
 @given(
-    st.lists(_deltas, max_size=6), st.sampled_from(["stop", "length", "content_filter"]), st.data()
+    st.lists(_deltas, max_size=6),
+    st.lists(st.lists(_texts, min_size=1, max_size=3), max_size=2),
+    st.sampled_from(["stop", "length", "content_filter"]),
+    st.data(),
 )
 def test_what_we_write_for_clients_reads_back_as_the_same_events(
-    deltas: list[Delta], reason: Any, draw: st.DataObject
+    deltas: list[Delta], calls: list[list[str]], reason: Any, draw: st.DataObject
 ) -> None:
     """Encoding and decoding lose nothing, wherever the bytes are cut and comments fall."""
-    encoder = ChunkEncoder(HEAD)
+    for number, pieces in enumerate(calls):
+        deltas = [*deltas, ToolCallDelta(0, number, f"c{number}", "f", "{")]
+        deltas += [ToolCallDelta(0, number, None, None, piece) for piece in pieces]
+    encoder = ChunkEncoder(HEAD, REQUEST)
     called = {d.index for d in deltas if isinstance(d, ToolCallDelta)}
     ends = tuple(
-        ChoiceEnd(i, "tool_calls" if reason == "stop" and i in called else reason, reason)
+        ChoiceEnd(i, "tool_calls" if reason == "stop" and i in called else reason, "word")
         for i in (0, 1)
     )
     told = Usage(9, 5, 4, None, 2)
-    written = tuple(msgspec.structs.replace(end, raw_reason=end.reason) for end in ends)
     body = b"".join([COMMENT, *(encoder.delta(d) for d in deltas)])
-    body += encoder.finish(ends, usage_body(told, Cost(12)))
+    body += encoder.finish(Finish(ends, told), told, Cost(12))
     cuts = draw.draw(st.lists(st.integers(0, len(body)), max_size=12))
     events, failure = decode(*split(body, cuts))
     assert failure is None
     start, *said, finish = events
     assert start == ResponseStart("gen-1", "acme/chat")
     assert said == deltas
-    assert finish == Finish(written, told)
+    assert isinstance(finish, Finish)
+    assert (finish.choices, finish.usage) == (ends, told)
 
 
 @given(st.lists(st.integers(0, 3000), max_size=12), st.integers(0, 3000))
@@ -274,18 +287,72 @@ def test_content_may_come_as_typed_parts(given: Any, expected: list[Delta]) -> N
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        ({"id": "c", "function": {"name": "f"}}, ToolCallDelta(0, 0, "c", "f", "")),
-        ({"index": 2, "function": {"arguments": "x"}}, ToolCallDelta(0, 2, None, None, "x")),
-        ({"id": 0, "function": {"name": "f"}}, ToolCallDelta(0, 0, "0", "f", "")),
-        ({"id": "", "function": {"name": ""}}, ToolCallDelta(0, 0, None, None, "")),
-        ({"id": None, "function": None}, ToolCallDelta(0, 0, None, None, "")),
-        ({"function": {"name": None, "arguments": None}}, ToolCallDelta(0, 0, None, None, "")),
-        ({"function": {"arguments": {"a": [1]}}}, ToolCallDelta(0, 0, None, None, '{"a":[1]}')),
+        ({"id": "c", "function": {"name": "f"}}, ("c", "f", "{}")),
+        ({"index": 2, "function": {"arguments": "x"}}, ("made-up", "tool", "x")),
+        ({"id": 0, "function": {"name": "f"}}, ("0", "f", "{}")),
+        ({"id": "", "function": {"name": ""}}, None),
+        ({"id": None, "function": None}, None),
+        ({"function": {"name": None, "arguments": None}}, None),
+        ({"function": {"arguments": {"a": [1]}}}, ("made-up", "tool", '{"a":[1]}')),
     ],
 )
-def test_tool_calls_of_many_servers_are_read(call: dict[str, Any], expected: ToolCallDelta) -> None:
-    """Absent, empty or numeric ids, and arguments as an object."""
-    assert content(ended(choice(tool_calls=[call]))) == [expected]
+def test_tool_calls_of_many_servers_are_read(
+    call: dict[str, Any], expected: tuple[str, str, str] | None
+) -> None:
+    """Absent, empty or numeric ids, arguments as an object; a piece that says nothing is none."""
+    found = called(ended(choice(tool_calls=[call])))
+    assert found == ([] if expected is None else [expected])
+
+
+def called(body: bytes, index: int = 0) -> list[tuple[str, str, str]]:
+    """Return id, name and arguments of each call of a choice; they count from 0."""
+    decoder = StreamDecoder(lambda: "made-up")
+    collector = Collector()
+    collector.add([*decoder.feed(body), *decoder.end()])
+    assert decoder.failure is None
+    found = next(c for c in collector.answer().choices if c.index == index).calls
+    return [(call.id, call.name, call.arguments) for call in found]
+
+
+def piece(
+    index: int | None, id: str | None, name: str | None, arguments: str | None
+) -> dict[str, Any]:
+    """Return a piece of a call as servers write it."""
+    place = {} if index is None else {"index": index}
+    return {**place, "id": id, "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [[piece(0, "a", "f", "{"), piece(1, "b", "g", "[")], [piece(1, "", "", "]")],
+         [piece(0, "", None, "}")]],
+        [[piece(None, "a", "f", "{}"), piece(None, "b", "g", "[]")]],
+        [[piece(None, "a", "f", "{"), ], [piece(None, None, None, "}")],
+         [piece(None, "b", "g", "[]")]],
+        [[piece(0, "a", "f", "{}"), piece(0, "b", "g", "[]")]],
+        [[piece(0, "a", "f", "{}")], [piece(0, "b", "g", "[]")]],
+        [[piece(0, "a", "f", "{")], [piece(0, "a", None, "}")], [piece(0, "b", "g", "[]")]],
+        [[piece(0, "a", "f", "")], [piece(0, "a", "f", "{}")], [piece(1, "b", "g", None)],
+         [piece(1, None, None, "[]")]],
+        [[piece(1, "a", "f", "{}")], [piece(3, "b", "g", "[]")]],
+    ],
+    ids=["fragments", "no index", "no index, in turn", "same index", "same index, in turn",
+         "id repeated", "id and name repeated", "index with gaps"],
+)  # fmt: skip
+def test_pieces_of_calls_find_their_call(pieces: list[list[dict[str, Any]]]) -> None:
+    """By position where there is one; another id with a name is another call."""
+    body = b"".join(data(chunk(choice(tool_calls=calls))) for calls in pieces)
+    expected = [("a", "f", "{}"), ("b", "g", "[]")]
+    assert called(body + data(chunk(choice(0, "tool_calls"))) + DONE) == expected
+
+
+def test_the_old_function_call_is_a_tool_call() -> None:
+    """In pieces, and with its old finish reason."""
+    body = data(chunk(choice(function_call={"name": "f", "arguments": ""})))
+    body += data(chunk(choice(function_call={"arguments": "{}"})))
+    body += data(chunk(choice(0, "function_call"))) + DONE
+    assert called(body) == [("made-up", "f", "{}")]
 
 
 def test_counts_after_the_end_are_no_running_counts() -> None:
@@ -332,7 +399,7 @@ def test_usage_is_read_or_unknown(document: Any, read: Usage | None) -> None:
 @pytest.mark.parametrize(
     ("report", "kind", "status"),
     [
-        ("overloaded", UpstreamFailed, None),
+        ("overloaded", UpstreamFailed, 502),
         ({"message": "no", "code": 429}, RateLimited, 429),
         ({"message": "no", "code": 400}, RequestRejected, 400),
         ({"message": "no", "code": "content_filter"}, ContentFiltered, 502),
@@ -341,7 +408,7 @@ def test_usage_is_read_or_unknown(document: Any, read: Usage | None) -> None:
         ({"message": None, "code": None}, UpstreamFailed, 502),
         ({"code": 200}, UpstreamFailed, 502),
         ({"code": True}, UpstreamFailed, 502),
-        (["no"], UpstreamFailed, None),
+        (["no"], UpstreamFailed, 502),
     ],
 )
 def test_an_error_report_is_classified(
@@ -374,8 +441,8 @@ def test_what_came_before_an_error_is_the_same_however_the_reads_are_cut(cuts: l
 
 
 def test_chunks_without_an_id_or_a_choice_are_read() -> None:
-    """First chunks with filter results only, empty ids, and padding nobody asked for."""
+    """Filter results only, empty ids, padding nobody asked for: the names come later."""
     first = {"id": "", "model": "", "choices": [], "prompt_filter_results": [], "p": "abc"}
     events = one(data(first) + data({"choices": None}) + b"".join(answer("a")))
-    assert events[0] == ResponseStart(None, "")
+    assert events[0] == ResponseStart("up-1", "up-model")
     assert json.dumps(msgspec.to_builtins(events[1])).count('"a"') == 1

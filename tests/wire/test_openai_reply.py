@@ -6,15 +6,20 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.collect import ChatAnswer, Choice, ToolCall
 from backends.types import (
+    AnnotationDelta,
     AnswerHead,
+    ChatRequest,
     ChoiceEnd,
     Cost,
+    Finish,
+    ImageDelta,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -25,7 +30,12 @@ from backends.wire.openai_reply import DONE, ChunkEncoder, encode_answer, usage_
 from backends.wire.sse import COMMENT
 
 HEAD = AnswerHead("gen-1", 'acme/"chat"', "acme", 1_700_000_000)
-ENCODER = ChunkEncoder(HEAD)
+REQUEST = ChatRequest(
+    models=("acme/chat",), messages=(), params={}, required=frozenset(), prompt_bytes=0
+)
+ENCODER = ChunkEncoder(HEAD, REQUEST)
+TOLD, PRICE = Usage(9, 5), Cost(5)
+TOLD_BODY = json.loads(msgspec.json.encode(usage_body(TOLD, PRICE)))
 DELTAS = [
     TextDelta(0, "a"),
     TextDelta(1, "ü\n", {"content": []}),
@@ -34,6 +44,8 @@ DELTAS = [
     RefusalDelta(0, "no"),
     ToolCallDelta(0, 0, "c", "f", ""),
     ToolCallDelta(0, 1, None, None, "{}"),
+    ImageDelta(0, "data:image/png;base64,AA=="),
+    AnnotationDelta(0, [{"type": "url_citation", "url_citation": {"url": "https://a.example"}}]),
 ]
 
 
@@ -103,10 +115,11 @@ def test_every_delta_has_what_strict_clients_want(delta: Any) -> None:
 
 def test_one_closing_chunk_carries_finish_and_usage_then_the_end() -> None:
     """Two such chunks make clients read `stopstop`; none makes them lose usage."""
-    ends = [ChoiceEnd(0, "stop", "end_turn"), ChoiceEnd(1, "length", "MAX")]
-    last, done = chunks(ENCODER.finish(ends, {"prompt_tokens": 1}))
+    ends = (ChoiceEnd(0, "stop", "end_turn"), ChoiceEnd(1, "length", "MAX"))
+    last, done = chunks(ENCODER.finish(Finish(ends, None, extras={"a": 1}), TOLD, PRICE))
     assert done is None
-    assert last["usage"] == {"prompt_tokens": 1}
+    assert last["usage"] == TOLD_BODY
+    assert last["provider_extras"] == {"acme": {"a": 1}}
     assert [
         (c["index"], c["finish_reason"], c["native_finish_reason"]) for c in last["choices"]
     ] == [
@@ -116,13 +129,14 @@ def test_one_closing_chunk_carries_finish_and_usage_then_the_end() -> None:
     assert all(choice["delta"]["content"] == "" for choice in last["choices"])
 
 
-@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 1}])
-def test_an_error_ends_the_stream_without_the_end_marker(usage: Any) -> None:
+@pytest.mark.parametrize("charged", [False, True])
+def test_an_error_ends_the_stream_without_the_end_marker(charged: bool) -> None:
     """In one chunk with a choice, or strict clients hide the message."""
-    [document] = chunks(ENCODER.error({"code": 502, "message": "broke"}, usage))
+    told = (TOLD, PRICE) if charged else (None, None)
+    [document] = chunks(ENCODER.error({"code": 502, "message": "broke"}, *told))
     assert document["error"] == {"code": 502, "message": "broke"}
     assert document["choices"][0]["finish_reason"] == "error"
-    assert document.get("usage") == usage
+    assert document.get("usage") == (TOLD_BODY if charged else None)
 
 
 def test_a_whole_answer_has_what_strict_clients_want() -> None:
@@ -134,10 +148,10 @@ def test_a_whole_answer_has_what_strict_clients_want() -> None:
             Choice(2, refusal="no"),
         ]
     )
-    body = json.loads(encode_answer(HEAD, answer, {"cost": usd(5)}))
+    body = json.loads(encode_answer(HEAD, REQUEST, answer, TOLD, PRICE))
     assert body["object"] == "chat.completion"
     assert body["system_fingerprint"] is None
-    assert body["usage"] == {"cost": 0.000000005}
+    assert body["usage"] == TOLD_BODY
     said, called, refused = body["choices"]
     assert [c["index"] for c in body["choices"]] == [0, 1, 2]
     assert said["message"] == {

@@ -1,0 +1,132 @@
+"""What the adapters of OpenAI's wires share: one model behind one address, in one of its APIs."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from backends.answer_stream import AnswerStream
+from backends.auth import Auth, KeyAuth
+from backends.base import BackendConfig, Capabilities
+from backends.transport import Post, Transport
+from backends.types import ChatRequest
+from backends.vendors import API, Vendor
+from backends.wire.completions_request import UPSTREAM_FIELDS
+from backends.wire.completions_request import encode_request as encode_completions
+from backends.wire.completions_stream import CompletionsDecoder
+from backends.wire.decoder import AnswerDecoder
+from backends.wire.openai_chat import StreamDecoder
+from backends.wire.openai_form import shaped
+from backends.wire.openai_request import CHAT_FIELDS
+
+# At the merge: EMBEDDINGS_FIELDS of embeddings_request, COMPLETIONS_FIELDS of completions_request.
+_EMBEDDINGS: Final = frozenset(
+    {"embeddings", "embeddings.input", "embeddings.dimensions", "embeddings.input_type"}
+)
+_COMPLETIONS: Final = frozenset(
+    {"completions.prompt", "completions.suffix", "completions.echo", "completions.logprobs"}
+)
+
+
+class Call(NamedTuple):
+    """What to ask, and how to read the answer."""
+
+    path: str
+    body: dict[str, Any]
+    decoder: AnswerDecoder
+
+
+class OpenAILike:
+    """One model behind one address. Adapters change what their kind does otherwise."""
+
+    def __init__(self, config: BackendConfig, row: Vendor, api: API | None = None) -> None:
+        """Prepare; nothing connects yet.
+
+        Args:
+            config: with a ``base_url``.
+            row: what is known of the vendor.
+            api: what to speak; None: what the vendor speaks.
+        """
+        self.config = config
+        self.row = row
+        self.api: API = api or row.api
+        self.capabilities = Capabilities(fields=fields_of(self.api) - row.drop)
+        self._transport = Transport(config)
+        self._auth: Auth = KeyAuth(config.api_keys)
+        if row.key_header:
+            self._auth = KeyAuth(config.api_keys, row.key_header, "")
+
+    def stream(self, request: ChatRequest, *, deadline: float) -> AnswerStream:
+        """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
+        del deadline  # the dispatcher's guard covers it; HTTP has no field for it
+        call = self.call(request)
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "X-Request-Id": request.request_id,
+        }
+        post = Post(self.path(call.path), headers, msgspec.json.encode(call.body))
+        return AnswerStream(self._transport, post, call.decoder, self._auth)
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        await self._transport.aclose()
+
+    def path(self, path: str) -> str:
+        """Return where a path of the API lies below ``base_url``."""
+        return path
+
+    def call(self, request: ChatRequest) -> Call:
+        """Return what to ask for a request.
+
+        Raises:
+            RequestRejected: it cannot be said in this API.
+        """
+        given = {"model": self.config.model, "options_key": self.config.options_key}
+        if request.operation == "embeddings":
+            # These modules come with the client's side of embeddings.
+            from backends.wire import embeddings_request
+            from backends.wire.embeddings_stream import EmbeddingsDecoder
+
+            asked = embeddings_request.encode_request(request, **given)
+            return Call("/embeddings", asked, EmbeddingsDecoder())
+        if self.api == "responses":
+            # These modules come with the client's side of Responses.
+            from backends.wire import responses_request
+            from backends.wire.responses_stream import ResponsesDecoder
+
+            asked = responses_request.encode_request(request, **given)
+            return Call("/responses", asked, ResponsesDecoder())
+        if self.api == "completions":
+            asked = encode_completions(request, **given)
+            return Call("/completions", asked, CompletionsDecoder())
+        decoder = StreamDecoder(
+            implied_reason=self.row.implied_reason or None, think_tags=self.row.think_tags
+        )
+        return Call(self.row.path, shaped(request, self.row, **given), decoder)
+
+
+def fields_of(api: API) -> frozenset[str]:
+    """Return the request fields and part types that an API can honor at all."""
+    if api == "completions":
+        return UPSTREAM_FIELDS | _COMPLETIONS | _EMBEDDINGS
+    if api == "responses":
+        # This module comes with the client's side of Responses.
+        from backends.wire.responses_request import RESPONSES_FIELDS
+
+        return RESPONSES_FIELDS | _EMBEDDINGS
+    return CHAT_FIELDS | _EMBEDDINGS
+
+
+def need_address(config: BackendConfig, example: str) -> None:
+    """Check that there is an address and a model.
+
+    Raises:
+        ValueError: naming the key, and what to write.
+    """
+    if not config.base_url.startswith(("http://", "https://")):
+        raise ValueError(f"'base_url': needed here, such as {example}")
+    if not config.model:
+        raise ValueError("'model': needed here: the upstream's name of the model")

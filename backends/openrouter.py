@@ -1,0 +1,53 @@
+"""OpenRouter: every model behind one key, in the words that ours are made of.
+
+What it charged stands in the answer's usage; it goes out as ``cost_usd`` among the extras.
+Source: openrouter.ai/docs, and recorded streams with comments and errors within chunks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+
+from backends.base import BackendConfig
+from backends.openai_like import Call, OpenAILike, need_address
+from backends.types import ChatRequest
+from backends.vendors import API, vendor
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True):
+    """What only this kind knows."""
+
+    api: API | None = None
+    """What to speak: ``chat`` (if absent), ``responses`` or ``completions``."""
+
+
+def check(config: BackendConfig) -> None:
+    """Check what can be checked without secrets.
+
+    Raises:
+        ValueError: there is no model.
+    """
+    need_address(_addressed(config), "https://openrouter.ai/api/v1")
+
+
+def build(config: BackendConfig) -> OpenRouter:
+    """Build a backend; without ``base_url`` it asks OpenRouter itself."""
+    api = msgspec.convert(dict(config.options), Options).api
+    return OpenRouter(_addressed(config), vendor("openrouter"), api)
+
+
+class OpenRouter(OpenAILike):
+    """One model there."""
+
+    def call(self, request: ChatRequest) -> Call:
+        """See ``OpenAILike``; the price of the answer is asked for by name."""
+        call = super().call(request)
+        if call.path == self.row.path:
+            call.body["usage"] = {"include": True}
+        return call
+
+
+def _addressed(config: BackendConfig) -> BackendConfig:
+    return dataclasses.replace(config, base_url=config.base_url or vendor("openrouter").base_url)

@@ -1,0 +1,161 @@
+"""Google Cloud's Vertex AI: Gemini's wire, or Anthropic's for the models of Anthropic.
+
+Source: docs.cloud.google.com/vertex-ai, "Method: endpoints.streamGenerateContent" and "Claude
+models" (read 2026-11).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from backends.answer_stream import AnswerStream
+from backends.auth import Auth, KeyAuth
+from backends.base import BackendConfig, Capabilities
+from backends.google_auth import TokenAuth, service_account
+from backends.transport import Post, Transport
+from backends.types import ChatRequest
+from backends.wire import gemini_request
+from backends.wire.decoder import AnswerDecoder
+from backends.wire.gemini_stream import GeminiDecoder
+
+ANTHROPIC_VERSION: Final = "vertex-2023-10-16"
+
+_ANTHROPIC_FIELDS: Final = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "reasoning",
+        "reasoning_effort",
+        "cache_control",
+        "image_url",
+        "file",
+    }
+)
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True):
+    """What only this kind knows."""
+
+    project: str = ""
+    """The project that pays."""
+
+    location: str = "global"
+    """A region such as ``us-east5``, a multi-region (``us``, ``eu``), or ``global``."""
+
+    api: Literal["gemini", "anthropic"] | None = None
+    """The wire that the model speaks; absent: that of its publisher."""
+
+    publisher: Literal["google", "anthropic"] | None = None
+    """Whose model it is; absent: that of the wire."""
+
+    credentials_file: str = ""
+    """A service account's key file; absent: the key is an access token."""
+
+
+def check(config: BackendConfig) -> None:
+    """Check what can be checked without secrets.
+
+    Raises:
+        ValueError: there is no model or no project.
+    """
+    if not config.model:
+        raise ValueError("'model': needed here: the upstream's name, such as gemini-2.5-flash")
+    if not _options(config).project:
+        raise ValueError("'project': needed here: the id of the Google Cloud project")
+
+
+def build(config: BackendConfig) -> VertexBackend:
+    """Build a backend for ``base_url`` (up to and including ``/v1``), or for Google's.
+
+    Raises:
+        ValueError: the credentials file is none, or the extra ``gcp`` is not installed.
+    """
+    return VertexBackend(config)
+
+
+class VertexBackend:
+    """One model of one project, in one location."""
+
+    def __init__(self, config: BackendConfig) -> None:
+        """Prepare; nothing connects yet."""
+        options = _options(config)
+        self._config = config
+        self._anthropic = (options.api or options.publisher) == "anthropic"
+        self.capabilities = Capabilities(
+            fields=_ANTHROPIC_FIELDS if self._anthropic else gemini_request.FIELDS
+        )
+        publisher = options.publisher or ("anthropic" if self._anthropic else "google")
+        verb = "streamRawPredict" if self._anthropic else "streamGenerateContent?alt=sse"
+        self._path = (
+            f"/projects/{quote(options.project, safe='')}"
+            f"/locations/{quote(options.location, safe='')}"
+            f"/publishers/{publisher}/models/{quote(config.model, safe='@')}:{verb}"
+        )
+        base_url = config.base_url or f"https://{_host(options.location)}/v1"
+        self._transport = Transport(dataclasses.replace(config, base_url=base_url))
+        self._auth: Auth = (
+            TokenAuth(service_account(options.credentials_file))
+            if options.credentials_file
+            else KeyAuth(config.api_keys)
+        )
+
+    def stream(self, request: ChatRequest, *, deadline: float) -> AnswerStream:
+        """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
+        del deadline  # the dispatcher's guard covers it; HTTP has no field for it
+        speak = _as_anthropic if self._anthropic else _as_gemini
+        body, decoder = speak(request, self._config)
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "X-Request-Id": request.request_id,
+        }
+        call = Post(self._path, headers, msgspec.json.encode(body))
+        return AnswerStream(self._transport, call, decoder, self._auth)
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        await self._transport.aclose()
+
+
+def _as_gemini(request: ChatRequest, config: BackendConfig) -> tuple[dict[str, Any], AnswerDecoder]:
+    body = gemini_request.encode_request(
+        request, model=config.model, options_key=config.options_key
+    )
+    return body, GeminiDecoder()
+
+
+def _as_anthropic(
+    request: ChatRequest, config: BackendConfig
+) -> tuple[dict[str, Any], AnswerDecoder]:
+    """Here the URL names the model, and the body the version."""
+    from backends.wire.messages_request import encode_request  # type: ignore[import-not-found]
+    from backends.wire.messages_stream import MessagesDecoder  # type: ignore[import-not-found]
+
+    body = encode_request(request, model=config.model, options_key=config.options_key)
+    del body["model"]
+    return {**body, "anthropic_version": ANTHROPIC_VERSION}, MessagesDecoder()
+
+
+def _host(location: str) -> str:
+    """Return the host that serves a location."""
+    if location == "global":
+        return "aiplatform.googleapis.com"
+    if location in ("us", "eu"):
+        return f"aiplatform.{location}.rep.googleapis.com"
+    return f"{location}-aiplatform.googleapis.com"
+
+
+def _options(config: BackendConfig) -> Options:
+    return msgspec.convert(dict(config.options), Options)

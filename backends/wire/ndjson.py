@@ -1,0 +1,45 @@
+"""Newline-delimited JSON: bytes in, one payload a line out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backends.wire.sse import MAX_EVENT_BYTES, EventTooLong
+
+
+class NDJSONDecoder:
+    """Cuts a byte stream into lines, whatever the reads' boundaries; empty ones are skipped."""
+
+    __slots__ = ("_rest", "_size")
+
+    def __init__(self) -> None:
+        """Start at the beginning of a stream."""
+        self._rest: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield each line that ``chunk`` completes.
+
+        Raises:
+            EventTooLong: no line ended within ``sse.MAX_EVENT_BYTES``.
+        """
+        *lines, rest = chunk.split(b"\n")
+        for line in lines:
+            self._keep(line)
+            yield from self.end()
+        self._keep(rest)
+
+    def end(self) -> Iterator[bytes]:
+        """The stream ended: yield a line that only lacks its end."""
+        line = b"".join(self._rest).strip()
+        self._rest.clear()
+        self._size = 0
+        if line:
+            yield line
+
+    def _keep(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > MAX_EVENT_BYTES:
+            raise EventTooLong(f"a line is longer than {MAX_EVENT_BYTES} bytes")
+        if piece:
+            self._rest.append(piece)

@@ -1,0 +1,119 @@
+"""Ollama's own answers: a JSON document a line in, events out.
+
+Source: Ollama's API reference, ``/api/chat`` and ``/api/embed`` (read 2026-11). ``/api/generate``
+says the same in ``response`` instead of ``message``; it is read as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from backends.errors import ProtocolError
+from backends.types import ReasoningDelta, StreamEvent, TextDelta, Usage
+from backends.wire.decoder import AnswerDecoder, count, json_text
+from backends.wire.failure import stream_error
+from backends.wire.ndjson import NDJSONDecoder
+from backends.wire.vectors import VectorsDecoder
+
+_TIMES: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Call(msgspec.Struct, gc=False):
+    id: Any = None
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Line(msgspec.Struct, gc=False):
+    model: str | None = None
+    message: _Message | None = None
+    response: str | None = None
+    thinking: str | None = None
+    done: bool = False
+    done_reason: str | None = None
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class OllamaDecoder(AnswerDecoder):
+    """Turns the body of one answer, streamed or whole, into events."""
+
+    wire = "Ollama's"
+
+    def __init__(self, new_id: Callable[[], str] | None = None) -> None:
+        """See ``AnswerDecoder``."""
+        super().__init__(new_id)
+        self._called = 0
+
+    def framing(self, first: bytes) -> NDJSONDecoder:
+        """A whole answer is a stream of one line."""
+        del first
+        return NDJSONDecoder()
+
+    def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``."""
+        line = _decode(payload)
+        if line.error:
+            raise stream_error(msgspec.json.decode(payload))
+        if not self._started:
+            self.begin(events, None, line.model)
+        message = line.message
+        if message is None:
+            message = _Message(line.response, line.thinking)
+        if message.thinking:
+            self.say(events, ReasoningDelta(0, message.thinking))
+        if message.content:
+            self.say(events, TextDelta(0, message.content))
+        for call in message.tool_calls or ():
+            function = call.function or _Function()
+            self.call(
+                events, 0, self._called, call.id, function.name, json_text(function.arguments)
+            )
+            self._called += 1
+        if line.done:
+            self._finish(line, payload, events)
+
+    def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``."""
+        self.payload(msgspec.json.encode(document), events)
+
+    def _finish(self, line: _Line, payload: bytes, events: list[StreamEvent]) -> None:
+        self.end_choice(events, 0, line.done_reason or "stop")
+        if line.prompt_eval_count is not None and line.eval_count is not None:
+            self.report(Usage(line.prompt_eval_count, line.eval_count), events)
+        document = msgspec.json.decode(payload)
+        if times := {name: document[name] for name in _TIMES if name in document}:
+            self.extras["durations_ns"] = times
+        self.complete(events)
+
+
+class OllamaEmbedDecoder(VectorsDecoder):
+    """Turns an embed answer into vectors."""
+
+    wire = "Ollama's embed"
+
+    def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``."""
+        try:
+            vectors = msgspec.convert(document.get("embeddings"), list[list[float]])
+        except msgspec.ValidationError as error:
+            raise ProtocolError(f"the upstream's answer is not of {self.wire} wire") from error
+        self.begin(events, None, document.get("model"))
+        self.vectors(vectors, count(document.get("prompt_eval_count")), events)

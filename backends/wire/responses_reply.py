@@ -1,0 +1,347 @@
+"""OpenAI Responses answers, as our clients get them: events in, bytes out.
+
+Items open and close one after another, each announced, told in pieces and told whole, as
+OpenAI's SDKs put them together; the last event repeats all of them in one ``response``. Required
+fields are those of the ``openai`` and ``openrouter`` SDKs (2026-10), ``cost`` and its details in
+``usage`` are OpenRouter's. Where the SDKs want a number that nobody reported, it is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from backends.collect import ChatAnswer, Choice
+from backends.types import (
+    AnnotationDelta,
+    AnswerHead,
+    ChatRequest,
+    Cost,
+    Delta,
+    Finish,
+    FinishReason,
+    ImageDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from backends.wire.openai_reply import encode_error, usd
+from backends.wire.responses_output import Call, Image, Item, Message, Thought, thoughts_of
+
+__all__ = ["ResponsesEncoder", "encode_answer", "encode_error"]
+
+_encode = msgspec.json.encode
+_TEXT: Final = b"event: response.output_text.delta\ndata: "
+_ECHOED: Final[Mapping[str, Any]] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "prompt_cache_key": None,
+    "reasoning": None,
+    "safety_identifier": None,
+    "service_tier": None,
+    "temperature": None,
+    "tool_choice": "auto",
+    "top_logprobs": 0,
+    "top_p": None,
+    "truncation": "disabled",
+    "user": None,
+    "frequency_penalty": None,
+    "presence_penalty": None,
+}
+"""What a response repeats of its request, and what it says where the request was silent."""
+
+_INCOMPLETE: Final[Mapping[FinishReason, str]] = {
+    "length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
+
+
+class ResponsesEncoder:
+    """Writes one answer as server-sent events, and keeps it for the last one."""
+
+    def __init__(self, head: AnswerHead, request: ChatRequest) -> None:
+        """Prepare what every response repeats."""
+        self._head = head
+        self._body = _frame(head, request)
+        self._number = 0
+        self._opened = False
+        self._items: list[Item] = []
+        self._open: Item | None = None
+        self._call: Call | None = None
+        self._waiting: dict[int, list[ToolCallDelta]] = {}
+        self._calls: dict[int, Call] = {}
+        self._prefix = b""
+        self._pieces: list[str] = []
+
+    def open(self) -> bytes:
+        """Announce the response."""
+        self._opened = True
+        response = {**self._body, "status": "in_progress", "output": []}
+        return self._event("response.created", {"response": response}) + self._event(
+            "response.in_progress", {"response": response}
+        )
+
+    def delta(self, event: Delta) -> bytes:
+        """Return what one event becomes; a call waits until the one before it is whole."""
+        if self._prefix and isinstance(event, TextDelta) and event.logprobs is None:
+            self._pieces.append(event.text)  # nearly every event of a stream
+            number = self._number
+            self._number = number + 1
+            return b'%b%d,"delta":%b}\n\n' % (self._prefix, number, _encode(event.text))
+        match event:
+            case TextDelta():
+                out, message = self._message("output_text")
+                out += self._told(message, message.say(event.text, event.logprobs))
+                self._prefix, self._pieces = self._text_prefix(message), message.pieces
+                return out
+            case RefusalDelta():
+                out, message = self._message("refusal")
+                return out + self._told(message, message.say(event.text, None))
+            case AnnotationDelta():
+                out, message = self._message("output_text")
+                return out + b"".join(
+                    self._told(message, message.annotate(entry)) for entry in event.annotations
+                )
+            case ReasoningDelta():
+                return self._thought(event)
+            case ImageDelta():
+                return (
+                    self._close()
+                    + self._begin(Image(self._name("ig"), event.url))
+                    + (self._close())
+                )
+            case ToolCallDelta():
+                return self._piece(event)
+            case _:
+                raise AssertionError("a vector is no answer of a chat")
+
+    def finish(self, finish: Finish, usage: Usage, cost: Cost) -> bytes:
+        """Return the ends of what is open, and the whole response."""
+        reason = finish.choices[0].reason if finish.choices else "stop"
+        out = self.flush(reason)
+        body = self.response(reason, usage, cost, finish.extras)
+        return out + self._event(f"response.{body['status']}", {"response": body})
+
+    def error(self, error: Mapping[str, Any], usage: Usage | None, cost: Cost | None) -> bytes:
+        """Return the end of a response that failed: what it has, and why.
+
+        The error stands beside the response too, because several clients look only there.
+        """
+        out = b"" if self._opened else self.open()
+        while self._waiting:
+            out += self._next_call()
+        code = "rate_limit_exceeded" if error.get("code") == 429 else "server_error"
+        body = {
+            **self._body,
+            "status": "failed",
+            "error": {"code": code, "message": error.get("message") or "the answer failed"},
+            "output": [item.body(None if item.ended else "incomplete") for item in self._items],
+        }
+        if usage is not None and cost is not None:
+            body["usage"] = _usage(usage, cost)
+        return out + self._event("response.failed", {"response": body, "error": error})
+
+    def flush(self, reason: FinishReason) -> bytes:
+        """Close what is open, and send the calls that waited."""
+        out = self._close("incomplete" if reason in _INCOMPLETE else None)
+        if self._call is not None:
+            out += self._end_call()
+        while self._waiting:
+            out += self._next_call() + self._end_call()
+        return out
+
+    def response(
+        self, reason: FinishReason, usage: Usage, cost: Cost, extras: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return the whole response after ``flush``."""
+        why = _INCOMPLETE.get(reason)
+        body = {
+            **self._body,
+            "status": "incomplete" if why else "completed",
+            "incomplete_details": {"reason": why} if why else None,
+            "completed_at": None if why else self._head.created_s,
+            "output": [item.body() for item in self._items],
+            "usage": _usage(usage, cost),
+        }
+        return body | ({"provider_extras": {self._head.provider: extras}} if extras else {})
+
+    def _event(self, kind: str, fields: Mapping[str, Any]) -> bytes:
+        number = self._number
+        self._number += 1
+        data = _encode({"type": kind, "sequence_number": number, **fields})
+        return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+
+    def _told(self, item: Item, told: list[tuple[str, dict[str, Any]]]) -> bytes:
+        where = {"item_id": item.id, "output_index": item.position}
+        return b"".join(self._event(kind, where | fields) for kind, fields in told)
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}_{self._head.id}_{len(self._items)}"
+
+    def _begin(self, item: Item) -> bytes:
+        """Open an item; the one before it has been closed, or is a call that is not whole."""
+        item.position = len(self._items)
+        self._items.append(item)
+        self._open = item
+        added = {"output_index": item.position, "item": item.announced()}
+        return self._event("response.output_item.added", added)
+
+    def _close(self, status: str | None = None) -> bytes:
+        """Close the open item that is no call, and a call that is whole."""
+        self._prefix = b""
+        out = b""
+        if self._call is not None and self._call.whole:
+            out = self._end_call()
+        item, self._open = self._open, None
+        if item is None or item is self._call:
+            return out
+        return out + self._done(item, status)
+
+    def _done(self, item: Item, status: str | None = None) -> bytes:
+        item.ended = True
+        if status is not None:
+            item.status = status
+        done = {"output_index": item.position, "item": item.body()}
+        return self._told(item, item.end()) + self._event("response.output_item.done", done)
+
+    def _message(self, part: str) -> tuple[bytes, Message]:
+        """Return the open message with a part of this type, and what opened it."""
+        out = b""
+        message = self._open
+        if not isinstance(message, Message):
+            out = self._close()
+            message = Message(self._name("msg"))
+            out += self._begin(message)
+        self._prefix = b""
+        return out + self._told(message, message.need(part)), message
+
+    def _text_prefix(self, message: Message) -> bytes:
+        where = {"item_id": message.id, "output_index": message.position}
+        fields = {"type": "response.output_text.delta", **where}
+        rest = _encode(fields | {"content_index": message.part, "logprobs": []})
+        return _TEXT + rest[:-1] + b',"sequence_number":'
+
+    def _thought(self, event: ReasoningDelta) -> bytes:
+        out = b""
+        for detail in thoughts_of(event):
+            thought = self._open
+            if not isinstance(thought, Thought) or not thought.takes(detail):
+                out += self._close()
+                name = detail.get("id")
+                thought = Thought(name if isinstance(name, str) else self._name("rs"), detail)
+                out += self._begin(thought)
+            out += self._told(thought, thought.say(detail))
+        return out
+
+    def _piece(self, event: ToolCallDelta) -> bytes:
+        """Send a piece of the call that is open; others wait for its end."""
+        known = self._calls.get(event.call_index)
+        if known is not None:
+            if known is not self._call:
+                return b""  # whole, and its end was sent: only blanks can follow
+            return self._told(known, known.say(event.arguments))
+        self._waiting.setdefault(event.call_index, []).append(event)
+        out = self._close()
+        return out + (self._next_call() if self._call is None else b"")
+
+    def _next_call(self) -> bytes:
+        """Open the call that waited longest, and send its pieces."""
+        place = next(iter(self._waiting))
+        pieces = self._waiting.pop(place)
+        call = Call(self._name("fc"), pieces[0].id or "", pieces[0].name or "")
+        self._calls[place] = self._call = call
+        out = self._begin(call)
+        for piece in pieces:
+            out += self._told(call, call.say(piece.arguments))
+        return out
+
+    def _end_call(self) -> bytes:
+        call, self._call = self._call, None
+        assert call is not None
+        if self._open is call:
+            self._open = None
+        return self._done(call)
+
+
+def encode_answer(
+    head: AnswerHead, request: ChatRequest, answer: ChatAnswer, usage: Usage, cost: Cost
+) -> bytes:
+    """Return the body of a whole answer: the last event's response, by the same way."""
+    encoder = ResponsesEncoder(head, request)
+    choice = answer.choices[0] if answer.choices else Choice(0)
+    for event in _events(choice):
+        encoder.delta(event)
+    encoder.flush(choice.reason)
+    return _encode(encoder.response(choice.reason, usage, cost, answer.extras))
+
+
+def _events(choice: Choice) -> list[Delta]:
+    events: list[Delta] = []
+    if choice.reasoning or choice.details:
+        events.append(ReasoningDelta(0, choice.reasoning, choice.details or None))
+    if choice.text:
+        logprobs = {"content": choice.logprobs} if choice.logprobs else None
+        events.append(TextDelta(0, choice.text, logprobs))
+    if choice.annotations:
+        events.append(AnnotationDelta(0, choice.annotations))
+    if choice.refusal:
+        events.append(RefusalDelta(0, choice.refusal))
+    events += [ImageDelta(0, url) for url in choice.images]
+    events += [
+        ToolCallDelta(0, place, call.id, call.name, call.arguments)
+        for place, call in enumerate(choice.calls)
+    ]
+    return events
+
+
+def _frame(head: AnswerHead, request: ChatRequest) -> dict[str, Any]:
+    """Return what a response says before anything of the answer is known."""
+    asked = request.native.body if request.native is not None else {}
+    echoed = {k: v if asked.get(k) is None else asked[k] for k, v in _ECHOED.items()}
+    config = asked.get("text") or {}
+    tool = {"name": "", "description": None, "parameters": None, "strict": None}
+    return {
+        "id": head.id,
+        "object": "response",
+        "created_at": head.created_s,
+        "completed_at": None,
+        "status": "in_progress",
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "model": head.model,
+        "provider": head.provider,
+        "output": [],
+        "previous_response_id": None,
+        "store": False,
+        "text": {**config, "format": config.get("format") or {"type": "text"}},
+        "tools": [{**tool, **given} for given in asked.get("tools") or ()],
+        "usage": None,
+        **echoed,
+    }
+
+
+def _usage(usage: Usage, cost: Cost) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens or 0,
+            "cache_write_tokens": usage.cache_write_tokens or 0,
+        },
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "cost": usd(cost.charge_nanodollars),
+        "is_byok": False,
+        "cost_details": {
+            "upstream_inference_cost": usd(cost.upstream_nanodollars),
+            "upstream_inference_input_cost": usd(cost.upstream_prompt_nanodollars),
+            "upstream_inference_output_cost": usd(cost.upstream_completion_nanodollars),
+        },
+    }

@@ -1,0 +1,52 @@
+"""A worker's way to exact token counts; where there is none, the bound by bytes stands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from contextlib import suppress
+
+import msgspec
+
+from gateway.tokenizer.wire import MAX_TEXT_BYTES, Question, Reply, frame, read_frame
+
+log = logging.getLogger("tollway")
+
+_decode = msgspec.msgpack.Decoder(Reply).decode
+
+
+class Tokens:
+    """Asks the tokenizer process, for one request of an account at a time."""
+
+    def __init__(self, path: str, *, timeout_s: float = 10.0) -> None:
+        """``path`` is the process's socket; empty where there is no such process."""
+        self._path = path
+        self._timeout_s = timeout_s
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def count(self, account: str, encoding: str, text: str) -> int | None:
+        """Return a text's tokens in an encoding; None if that cannot be known in time."""
+        if not (self._path and encoding) or len(text) > MAX_TEXT_BYTES // 4:
+            return None
+        turn = self._turns[account]
+        try:
+            async with asyncio.timeout(self._timeout_s), turn:
+                return await self._ask(Question(encoding, text))
+        except (OSError, EOFError, ValueError, msgspec.DecodeError) as error:
+            log.warning("no token count in %s: %s", encoding, type(error).__name__)
+            return None
+        finally:
+            if not turn.locked():
+                self._turns.pop(account, None)
+
+    async def _ask(self, question: Question) -> int | None:
+        reader, writer = await asyncio.open_unix_connection(self._path)
+        try:
+            writer.write(frame(question))
+            await writer.drain()
+            return _decode(await read_frame(reader)).tokens
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()

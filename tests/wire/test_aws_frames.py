@@ -1,0 +1,140 @@
+"""AWS's binary frames are read wherever the network cut them, and a damaged one ends the answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.errors import (
+    BackendError,
+    EndpointRejected,
+    ProtocolError,
+    RateLimited,
+    RequestRejected,
+    StreamTruncated,
+    UpstreamFailed,
+)
+from backends.wire import aws_frames
+from backends.wire.aws_frames import Frames, Unwrap, invoked, named, parts
+from tests.aws import chunk, event, exception, frame, part
+from tests.wire.test_sse import split
+
+
+def read(*reads: bytes, unwrap: Unwrap = named, end: bool = True) -> list[bytes]:
+    """Return what the frames hold of a body that arrives in these reads."""
+    frames = Frames(unwrap)
+    found = [payload for data in reads for payload in frames.feed(data)]
+    return [*found, *frames.end()] if end else found
+
+
+def test_an_event_of_converse_becomes_an_object_that_names_it() -> None:
+    """The type stands in a header of the frame; a payload of nothing is an empty object."""
+    body = event("messageStart", {"role": "assistant"}) + event("metadata", b"")
+    assert read(body) == [b'{"messageStart":{"role": "assistant"}}', b'{"metadata":{}}']
+
+
+def test_a_chunk_of_invoke_holds_the_models_own_event() -> None:
+    """In base64, with padding beside it; other events say nothing of the answer."""
+    body = chunk({"type": "ping"}) + event("other", {"a": 1}) + chunk(b"[1]")
+    assert read(body, unwrap=invoked) == [b'{"type": "ping"}', b"[1]"]
+
+
+@pytest.mark.parametrize("payload", [b"no JSON", b'{"bytes": 7}', b'{"bytes": "no base64!"}'])
+def test_a_chunk_that_cannot_be_read_is_no_json(payload: bytes) -> None:
+    """So a decoder drops and counts it."""
+    [found] = read(event("chunk", payload), unwrap=invoked)
+    assert found.startswith(b"\0")
+
+
+def test_parts_of_sagemaker_are_bytes() -> None:
+    """They mean nothing each for itself."""
+    body = part(b"data: a\n") + part(b"") + part(b"\n")
+    assert read(body, unwrap=parts) == [b"data: a\n", b"\n"]
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6), st.lists(st.integers(0, 5000), max_size=12))
+def test_where_the_reads_are_cut_changes_nothing(payloads: list[bytes], cuts: list[int]) -> None:
+    """In a length, a checksum, a header or a payload; with empty reads between."""
+    body = b"".join(part(payload) for payload in payloads)
+    whole = [payload for payload in payloads if payload]
+    assert read(*split(body, cuts), unwrap=parts) == whole
+    reads = [piece for cut in split(body, cuts) for piece in (cut, b"")]
+    assert read(*reads, unwrap=parts) == whole
+    assert read(*(bytes([byte]) for byte in body), unwrap=parts) == whole
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_damaged_byte_never_passes(place: int, change: int) -> None:
+    """Checksums see it: the answer breaks, with what came before the frame delivered."""
+    good, bad = part(b"before"), bytearray(part(b"after that"))
+    bad[place % len(bad)] ^= change
+    found: list[bytes] = []
+
+    def read_on() -> None:
+        frames = Frames(parts)
+        found.extend(frames.feed(good + bytes(bad)))
+        tuple(frames.end())
+
+    with pytest.raises((ProtocolError, StreamTruncated)):
+        read_on()
+    assert found == [b"before"]
+
+
+@given(st.integers(1, 40))
+def test_a_body_that_ends_within_a_frame_is_cut(missing: int) -> None:
+    """However little is missing."""
+    body = part(b"first") + part(b"a second one")
+    with pytest.raises(StreamTruncated):
+        read(body[:-missing], unwrap=parts)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 10_000])
+def test_a_frame_over_the_bound_ends_the_answer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is whole, unless it came in one read."""
+    monkeypatch.setattr(aws_frames, "MAX_FRAME_BYTES", 1000)
+    body = part(b"x" * 2000)
+    with pytest.raises(ProtocolError, match="1000 bytes"):
+        read(*(body[start : start + size] for start in range(0, len(body), size)), unwrap=parts)
+
+
+def test_many_frames_in_one_read_are_no_long_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is for one frame."""
+    monkeypatch.setattr(aws_frames, "MAX_FRAME_BYTES", 200)
+    assert len(read(part(b"x" * 50) * 40, unwrap=parts)) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("throttlingException", RateLimited),
+        ("ThrottlingException", RateLimited),
+        ("modelNotReadyException", RateLimited),
+        ("serviceQuotaExceededException", RateLimited),
+        ("validationException", RequestRejected),
+        ("ValidationError", RequestRejected),
+        ("accessDeniedException", EndpointRejected),
+        ("resourceNotFoundException", EndpointRejected),
+        ("modelTimeoutException", UpstreamFailed),
+        ("modelStreamErrorException", UpstreamFailed),
+        ("internalServerException", UpstreamFailed),
+        ("serviceUnavailableException", UpstreamFailed),
+        ("InternalStreamFailure", UpstreamFailed),
+        ("ModelStreamError", UpstreamFailed),
+    ],
+)
+def test_an_exception_is_the_error_that_it_stands_for(name: str, kind: type[BackendError]) -> None:
+    """With its own words and name, after what came before it."""
+    payloads = Frames(parts).feed(part(b"half") + exception(name, "in its own words"))
+    assert next(payloads) == b"half"
+    with pytest.raises(BackendError) as caught:
+        next(payloads)
+    assert type(caught.value) is kind
+    assert (caught.value.message, caught.value.upstream_code) == ("in its own words", name)
+
+
+def test_an_error_without_a_shape_gives_its_words() -> None:
+    """AWS's other kind of broken stream has code and words in headers."""
+    headers = {":message-type": "error", ":error-code": "InternalError", ":error-message": "sorry"}
+    with pytest.raises(UpstreamFailed, match="sorry"):
+        read(frame(headers, b""))

@@ -1,0 +1,262 @@
+"""Errors of every shape become the right error, with the vendor's words and the wait it asks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.errors import (
+    BackendError,
+    ContentFiltered,
+    ContextLengthExceeded,
+    EndpointRejected,
+    RateLimited,
+    RequestRejected,
+    UpstreamFailed,
+)
+from backends.wire.failure import refusal, stream_error
+from tests.wire.test_recordings import ROOT
+
+DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
+
+
+def refused(status: int, document: Any, **headers: str) -> BackendError:
+    """Return what an answer stands for; underscores in names of headers are dashes."""
+    body = document if isinstance(document, bytes) else msgspec.json.encode(document)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return refusal(status, "Phrase", named, body)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"error": {"message": "no", "type": "t", "param": None, "code": None}}, "no"),
+        ({"type": "error", "error": {"type": "t", "message": "no"}}, "no"),
+        ({"error": "no"}, "no"),
+        ({"error": ["no", "never"]}, "no"),
+        ({"code": "kind", "error": "no"}, "no"),
+        ({"message": "no"}, "no"),
+        ({"Message": "no"}, "no"),
+        ({"error": "Unauthorized", "message": "no"}, "no"),
+        ({"error_code": "X", "message": "no"}, "no"),
+        ({"object": "error", "message": "no", "code": 400}, "no"),
+        ({"detail": [{"loc": ["body"], "msg": "no"}]}, "no"),
+        ({"detail": "no"}, "no"),
+        ({"success": False, "errors": [{"code": 7, "message": "no"}]}, "no"),
+        ([{"error": {"code": 400, "message": "no"}}], "no"),
+        ("no", "no"),
+        (b"no, in plain words", "no, in plain words"),
+        ({"error": {"message": '{"error": {"message": "no"}}'}}, "no"),
+        ({"error": {"message": "Provider", "metadata": {"raw": '{"error":"no"}'}}}, "no"),
+        ({"error": {"message": "Provider", "metadata": {"raw": "no"}}}, "no"),
+        (b"<html><body>Bad Gateway</body></html>", "the upstream answered 400 Phrase"),
+        ({"error": {}}, "the upstream answered 400 Phrase"),
+        ({"error": {"message": None, "details": "a"}}, "the upstream answered 400 Phrase"),
+        (b"", "the upstream answered 400 Phrase"),
+    ],
+)
+def test_the_vendors_words_are_found(document: Any, message: str) -> None:
+    """Never a raw document, and never nothing."""
+    assert refused(400, document).message == message
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "kind"),
+    [
+        (400, {"error": {"message": "no"}}, RequestRejected),
+        (400, {"code": "x", "error": "Incorrect API key provided."}, EndpointRejected),
+        (400, {"error": {"message": "API key not valid. Pass one."}}, EndpointRejected),
+        (
+            400,
+            {"error": {"message": "no", "details": [{"reason": "API_KEY_INVALID"}]}},
+            EndpointRejected,
+        ),
+        (400, {"error": {"message": "Your credit balance is too low"}}, EndpointRejected),
+        (400, {"error": {"message": "m", "code": "model_not_found"}}, EndpointRejected),
+        (400, {"error": {"message": "m", "code": "content_filter"}}, ContentFiltered),
+        (
+            400,
+            {"error": {"message": "m", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+            ContentFiltered,
+        ),
+        (400, {"error": {"message": "prompt is too long: 9 tokens > 8"}}, ContextLengthExceeded),
+        (400, {"message": "Input is too long for requested model."}, ContextLengthExceeded),
+        (
+            400,
+            {"error": {"message": "The input token count (9) exceeds the maximum"}},
+            ContextLengthExceeded,
+        ),
+        (400, {"message": "too many tokens: size limit exceeded"}, ContextLengthExceeded),
+        (
+            400,
+            {"error": {"message": "m", "type": "exceed_context_size_error"}},
+            ContextLengthExceeded,
+        ),
+        (
+            400,
+            {"error": "This model's maximum prompt length is 8 but the request contains 9"},
+            ContextLengthExceeded,
+        ),
+        (
+            422,
+            {
+                "error": "`inputs` tokens + `max_new_tokens` must be <= 8",
+                "error_type": "validation",
+            },
+            ContextLengthExceeded,
+        ),
+        (413, {"error": {"type": "request_too_large", "message": "m"}}, RequestRejected),
+        (413, {"error": {"message": "m", "code": "rate_limit_exceeded"}}, RateLimited),
+        (499, {"error": {"code": 499, "message": "cancelled"}}, UpstreamFailed),
+        (529, {"error": {"type": "overloaded_error", "message": "m"}}, UpstreamFailed),
+    ],
+)
+def test_a_body_may_say_more_than_the_status(
+    status: int, document: Any, kind: type[BackendError]
+) -> None:
+    """A bad key is ours to mend, a filter ends the request, a longer window may do."""
+    error = refused(status, document)
+    assert type(error) is kind
+    assert error.upstream_status == status
+
+
+def test_amazon_names_the_kind_in_a_header() -> None:
+    """Up to the colon."""
+    error = refused(400, {"message": "no"}, x_amzn_errortype="ThrottlingException:http://a/")
+    assert type(error) is RateLimited
+    assert error.upstream_code == "ThrottlingException"
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, None),
+        ({"retry_after": "3"}, 3),
+        ({"retry_after_ms": "1500"}, 1.5),
+        ({"retry_after": "Mon, 23 Nov 2026 12:00:30 GMT"}, 30),
+        ({"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "12ms"}, 0.012),
+        ({"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "6m0s"}, 360),
+        ({"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "1h2m3.5s"}, 3723.5),
+        ({"x_ratelimit_remaining_requests": "1", "x_ratelimit_reset_requests": "6m0s"}, None),
+        ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": "1795435230000"}, 30),
+        ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": "1795435230"}, 30),
+        ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": "60"}, 60),
+        ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": "soon"}, None),
+        ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": "nan"}, None),
+        ({"x_ratelimit_remaining": "0"}, None),
+        (
+            {
+                "anthropic_ratelimit_input_tokens_remaining": "0",
+                "anthropic_ratelimit_input_tokens_reset": "2026-11-23T12:00:45Z",
+                "anthropic_ratelimit_requests_remaining": "0",
+                "anthropic_ratelimit_requests_reset": "2026-11-23T12:00:05Z",
+                "anthropic_ratelimit_output_tokens_remaining": "9",
+                "anthropic_ratelimit_output_tokens_reset": "2026-11-23T13:00:00Z",
+            },
+            45,
+        ),
+    ],
+)
+def test_the_wait_is_read_in_every_form(headers: dict[str, str], wait: float | None) -> None:
+    """By the upstream's own clock; of several limits the last that is used up."""
+    found = refused(429, {}, date=DATE, **headers).retry_after_s
+    assert found == (None if wait is None else pytest.approx(wait))
+
+
+def test_a_limit_that_refused_nothing_says_nothing() -> None:
+    """A server that failed while no tokens were left did not fail for that."""
+    headers = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "9"}
+    assert refused(500, {}, **headers).retry_after_s is None
+
+
+def test_the_wait_may_stand_in_the_body() -> None:
+    """Google's RetryInfo, and the headers that OpenRouter repeats."""
+    google = {"error": {"message": "m", "details": [{"retryDelay": "34.5s"}]}}
+    assert refused(429, google).retry_after_s == 34.5
+    again = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795435230000"}
+    router = {"error": {"message": "m", "metadata": {"headers": again}}}
+    assert refused(429, router, date=DATE).retry_after_s == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "m"}}, UpstreamFailed),
+        ({"error": "m", "error_type": "validation"}, RequestRejected),
+        ({"error": "m", "error_type": "overloaded"}, RateLimited),
+        ({"error": {"message": "m", "code": "x", "status_code": 400}}, RequestRejected),
+        ({"error": {"message": "m", "code": "content_filter", "status": 400}}, ContentFiltered),
+        ({"error": {"message": "m", "code": 499}}, UpstreamFailed),
+        ({"object": "error", "message": "m", "code": 400}, RequestRejected),
+    ],
+)
+def test_an_error_in_a_stream_is_told_by_its_words(document: Any, kind: type[BackendError]) -> None:
+    """There is no status there but what it brings."""
+    error = stream_error(document)
+    assert type(error) is kind
+    assert error.message == "m"
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["error", "errors", "message", "detail", "code", "metadata", "raw", "details",
+                 "innererror", "type", "headers", "retryDelay"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(_values, st.sampled_from([400, 401, 429, 500]))
+def test_no_body_is_too_strange(document: Any, status: int) -> None:
+    """Always an error of ours with bounded words."""
+    error = refused(status, document, x_ratelimit_remaining="0", x_ratelimit_reset="1s")
+    assert 0 < len(error.message) <= 2000
+    assert error.upstream_status == status
+    assert stream_error(document).message
+
+
+@functools.cache
+def recorded() -> list[Any]:
+    """Return every recorded refusal of every provider."""
+    found = []
+    for folder in sorted(ROOT.glob("*/error--*")):
+        head = json.loads((folder / "response.headers.json").read_text())
+        headers = {name.lower(): value for name, value in head["headers"]}
+        body = (folder / "response.body").read_bytes()
+        name = f"{folder.parent.name}/{folder.name}"
+        found.append(pytest.param(head["status"], headers, body, id=name))
+    reason = "the recordings are not beside this checkout (../shared/recordings)"
+    return found or [pytest.param(0, {}, b"", marks=pytest.mark.skip(reason))]
+
+
+@pytest.mark.parametrize(("status", "headers", "body"), recorded())
+def test_a_recorded_refusal_keeps_the_vendors_words(
+    status: int, headers: dict[str, str], body: bytes
+) -> None:
+    """In words that stand in the body, with its status, and of a kind that fits it."""
+    error = refusal(status, "Phrase", headers, body)
+    assert error.upstream_status == status
+    assert not error.message.startswith(("{", "the upstream answered"))
+    assert (
+        json.dumps(error.message)[1:-1][:40] in body.decode() or error.message[:40] in body.decode()
+    )
+    expected: tuple[type[BackendError], ...] = {
+        429: (RateLimited,),
+        400: (RequestRejected, EndpointRejected),
+        422: (RequestRejected,),
+    }.get(status, (UpstreamFailed,) if status >= 500 else (EndpointRejected,))
+    assert isinstance(error, expected)

@@ -16,7 +16,13 @@ from backends.wire.checks import Check, InvalidRequest
 from backends.wire.dialect import Decoded
 from backends.wire.messages_blocks import Reader, cache_control, cacheable
 from backends.wire.messages_upstream import encode_request
-from backends.wire.openai_request import _LATER, _is_default, _models, _parse, _provider
+from backends.wire.openai_request import (
+    _LATER,
+    is_default,
+    models_of,
+    parse,
+    preferences_of,
+)
 
 __all__ = ["decode_request", "encode_request"]
 
@@ -79,7 +85,7 @@ def decode_request(body: bytes) -> Decoded:
     Raises:
         InvalidRequest: what is wrong, where, and what to write instead.
     """
-    document = _parse(body)
+    document = parse(body)
     if document.get("max_tokens") is None:
         raise InvalidRequest("'max_tokens' is required: a whole number of at least 1", "max_tokens")
     return Decoded(_request(document, len(body)), bool(document.get("stream")))
@@ -91,7 +97,7 @@ def decode_count(body: bytes) -> ChatRequest:
     Raises:
         InvalidRequest: what is wrong, where, and what to write instead.
     """
-    return _request(_parse(body), len(body))
+    return _request(parse(body), len(body))
 
 
 def _request(document: dict[str, Any], size: int) -> ChatRequest:
@@ -109,7 +115,7 @@ def _request(document: dict[str, Any], size: int) -> ChatRequest:
     content = checks.Content()
     for message in reader.messages:
         content.count(message)
-    given = {name for name, value in params.items() if not _is_default(name, value)}
+    given = {name for name, value in params.items() if not is_default(name, value)}
     if params.get("reasoning") == {"enabled": False}:
         given -= {"reasoning"}  # which is how every model of old answers
     max_tokens = document.get("max_tokens")
@@ -124,7 +130,7 @@ def _request(document: dict[str, Any], size: int) -> ChatRequest:
         max_tokens=max_tokens,
         stop=tuple(params.get("stop", ())),
         native=Native("messages", document),
-        provider=_provider(document.get("provider") or {}),
+        provider=preferences_of(document.get("provider") or {}),
     )
 
 
@@ -161,7 +167,7 @@ def _names(document: Mapping[str, Any]) -> tuple[str, ...]:
                 raise InvalidRequest(f"'{where}.{name}' is not offered; 'model' is", where)
         checks.model_name(f"{where}.model", entry.get("model"))
     names = document.get("models") or [entry["model"] for entry in fallbacks]
-    return _models({"model": document.get("model"), "models": names})
+    return models_of({"model": document.get("model"), "models": names})
 
 
 def _params(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.test_recordings import ROOT
 
 from backends.errors import BackendError, ProtocolError, RequestRejected, StreamTruncated
 from backends.types import ChoiceEnd, Finish, Native, ResponseStart, StreamEvent, TextDelta, Usage
@@ -15,7 +16,6 @@ from backends.wire.completions_request import encode_request
 from backends.wire.completions_stream import CompletionsDecoder
 from tests.contracts.backend_contract import replace_request
 from tests.upstream import DONE, data, usage
-from tests.wire.test_recordings import ROOT
 from tests.wire.test_sse import split
 
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.test_recordings import ROOT
 
 from backends.errors import (
     BackendError,
@@ -21,7 +22,6 @@ from backends.errors import (
     UpstreamFailed,
 )
 from backends.wire.failure import refusal, stream_error
-from tests.wire.test_recordings import ROOT
 
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.wire.test_recordings import ROOT, Recording
 
 from backends.collect import Choice
 from backends.errors import (
@@ -26,7 +27,6 @@ from backends.errors import (
 from backends.types import CONTENT, Finish, ResponseStart
 from backends.wire.failure import refusal
 from tests.wire.test_gemini_stream import collected, play
-from tests.wire.test_recordings import ROOT, Recording
 from tests.wire.test_sse import split
 
 BLOCKED = "streaming-failure-prompt-blocked-safety"

@@ -10,11 +10,11 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from tests.wire.test_recordings import NO_FINISH, Recording, cases, listed, recordings
 
 from backends.collect import Collector
 from backends.types import Finish, ResponseStart, Usage
 from backends.wire.openai_chat import StreamDecoder
-from tests.wire.test_recordings import NO_FINISH, Recording, cases, listed, recordings
 
 WHOLE = [
     r

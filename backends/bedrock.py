@@ -15,7 +15,7 @@ from backends.aws_auth import aws_auth, aws_url
 from backends.base import BackendConfig, Capabilities
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
-from backends.wire import bedrock_request
+from backends.wire import bedrock_invoke, bedrock_request
 from backends.wire.bedrock_stream import ConverseDecoder
 from backends.wire.decoder import AnswerDecoder
 
@@ -80,8 +80,6 @@ class BedrockBackend:
         self._decoder: Callable[[], AnswerDecoder]
         more: dict[str, Any] = {}
         if options.api == "invoke":
-            from backends.wire import bedrock_invoke
-
             self._path += "invoke-with-response-stream"
             self._decoder = bedrock_invoke.InvokeDecoder
             self._encode, fields = bedrock_invoke.encode_request, bedrock_invoke.FIELDS

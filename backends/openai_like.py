@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,21 +12,18 @@ from backends.base import BackendConfig, Capabilities
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
 from backends.vendors import API, Vendor
-from backends.wire.completions_request import UPSTREAM_FIELDS
+from backends.wire import embeddings_request, responses_request
+from backends.wire.completions_request import COMPLETIONS_FIELDS, UPSTREAM_FIELDS
 from backends.wire.completions_request import encode_request as encode_completions
 from backends.wire.completions_stream import CompletionsDecoder
 from backends.wire.decoder import AnswerDecoder
+from backends.wire.embeddings_request import EMBEDDINGS_FIELDS
+from backends.wire.embeddings_stream import EmbeddingsDecoder
 from backends.wire.openai_chat import StreamDecoder
 from backends.wire.openai_form import shaped
 from backends.wire.openai_request import CHAT_FIELDS
-
-# At the merge: EMBEDDINGS_FIELDS of embeddings_request, COMPLETIONS_FIELDS of completions_request.
-_EMBEDDINGS: Final = frozenset(
-    {"embeddings", "embeddings.input", "embeddings.dimensions", "embeddings.input_type"}
-)
-_COMPLETIONS: Final = frozenset(
-    {"completions.prompt", "completions.suffix", "completions.echo", "completions.logprobs"}
-)
+from backends.wire.responses_request import RESPONSES_FIELDS
+from backends.wire.responses_stream import ResponsesDecoder
 
 
 class Call(NamedTuple):
@@ -86,17 +83,9 @@ class OpenAILike:
         """
         given = {"model": self.config.model, "options_key": self.config.options_key}
         if request.operation == "embeddings":
-            # These modules come with the client's side of embeddings.
-            from backends.wire import embeddings_request
-            from backends.wire.embeddings_stream import EmbeddingsDecoder
-
             asked = embeddings_request.encode_request(request, **given)
-            return Call("/embeddings", asked, EmbeddingsDecoder())
+            return Call("/embeddings", asked, EmbeddingsDecoder(len(request.inputs)))
         if self.api == "responses":
-            # These modules come with the client's side of Responses.
-            from backends.wire import responses_request
-            from backends.wire.responses_stream import ResponsesDecoder
-
             asked = responses_request.encode_request(request, **given)
             return Call("/responses", asked, ResponsesDecoder())
         if self.api == "completions":
@@ -111,13 +100,10 @@ class OpenAILike:
 def fields_of(api: API) -> frozenset[str]:
     """Return the request fields and part types that an API can honor at all."""
     if api == "completions":
-        return UPSTREAM_FIELDS | _COMPLETIONS | _EMBEDDINGS
+        return UPSTREAM_FIELDS | COMPLETIONS_FIELDS | EMBEDDINGS_FIELDS
     if api == "responses":
-        # This module comes with the client's side of Responses.
-        from backends.wire.responses_request import RESPONSES_FIELDS
-
-        return RESPONSES_FIELDS | _EMBEDDINGS
-    return CHAT_FIELDS | _EMBEDDINGS
+        return RESPONSES_FIELDS | EMBEDDINGS_FIELDS
+    return CHAT_FIELDS | EMBEDDINGS_FIELDS
 
 
 def need_address(config: BackendConfig, example: str) -> None:

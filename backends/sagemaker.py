@@ -14,7 +14,7 @@ from backends.aws_auth import aws_auth, aws_url
 from backends.base import BackendConfig, Capabilities
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
-from backends.wire import openai_request
+from backends.wire import openai_request, sagemaker_tgi
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.sagemaker_stream import ChatPartsDecoder
 
@@ -67,8 +67,6 @@ class SageMakerBackend:
         self._decoder: Callable[[ChatRequest], AnswerDecoder] = lambda _: ChatPartsDecoder()
         self.capabilities = Capabilities(fields=None)
         if options.payload == "tgi":
-            from backends.wire import sagemaker_tgi
-
             self._encode = sagemaker_tgi.encode_request
             self._decoder = lambda request: sagemaker_tgi.TGIPartsDecoder(request.stop)
             self.capabilities = Capabilities(fields=sagemaker_tgi.FIELDS)

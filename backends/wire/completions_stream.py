@@ -13,6 +13,7 @@ import msgspec
 from backends.types import StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
+from backends.wire.legacy_logprobs import from_legacy
 from backends.wire.openai_extras import keep_extras
 from backends.wire.openai_usage import read_usage
 
@@ -87,7 +88,4 @@ def _logprobs(document: Any) -> Any:
     """Return log probabilities in chat's shape; None for none."""
     if document is None:
         return None
-    # The module comes with the client's side of this wire.
-    from backends.wire.legacy_logprobs import from_legacy
-
     return from_legacy(document)

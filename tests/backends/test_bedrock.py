@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import boto3
@@ -485,12 +484,6 @@ def anthropic(*pieces: str) -> list[dict[str, Any]]:
     ]
 
 
-needs_messages = pytest.mark.skipif(
-    find_spec("backends.wire.messages_stream") is None, reason="the Messages wire is not here yet"
-)
-
-
-@needs_messages
 async def test_invoke_speaks_anthropics_wire_in_frames() -> None:
     """The version stands in the body; model and stream are said by the URL."""
     frames = [chunk(document) for document in anthropic("eins ", "zwei")]
@@ -508,7 +501,6 @@ async def test_invoke_speaks_anthropics_wire_in_frames() -> None:
     assert events[-1].usage == Usage(7, 2)
 
 
-@needs_messages
 async def test_invoke_takes_no_media_by_url() -> None:
     """Bedrock fetches nothing for these models."""
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}

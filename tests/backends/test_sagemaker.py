@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +153,6 @@ async def test_an_exception_in_the_stream_comes_after_what_was_said() -> None:
     assert texts(events) == ["half"]
 
 
-needs_tgi = pytest.mark.skipif(
-    find_spec("backends.wire.tgi_stream") is None, reason="TGI's wire is not here yet"
-)
-
-
-@needs_tgi
 async def test_a_container_may_speak_tgis_own_wire() -> None:
     """A prompt goes in, tokens come out; its usage is in the last event."""
     details = {"finish_reason": "eos_token", "generated_tokens": 2, "input_length": 7}
@@ -188,7 +181,6 @@ async def test_a_container_may_speak_tgis_own_wire() -> None:
     assert events[-1].usage == Usage(7, 2)
 
 
-@needs_tgi
 async def test_an_older_container_answers_with_a_list() -> None:
     """Without saying why it ended, or what it counted."""
     answered = replies(200, [{"generated_text": "Thank you for asking!"}])
@@ -200,7 +192,6 @@ async def test_an_older_container_answers_with_a_list() -> None:
 
 
 @pytest.mark.parametrize("folder", sorted(RECORDINGS.glob("*")) or [None])
-@needs_tgi
 async def test_a_recorded_answer_is_read(folder: Path | None) -> None:
     """As it was, and as parts of any size."""
     if folder is None:

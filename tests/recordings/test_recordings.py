@@ -15,7 +15,7 @@ from backends.types import CONTENT, Finish
 from policies.charging import Bounds, Delivered, Outcome, bill
 from policies.pricing import Price, tariff
 from tests.recordings import readers
-from tests.recordings.cases import ABSENT, DECODERS, Case, answers, decoder, own, recorded
+from tests.recordings.cases import ABSENT, DECODERS, Case, answers, own, recorded
 from tests.recordings.compare import KNOWN, Played, differences, play
 from tests.recordings.cuts import every_offset, frames, inside_characters, pieces, sampled, ways
 
@@ -64,11 +64,7 @@ def _fits(case: Case, streams_only: bool) -> bool:
 
 
 def whole(case: Case) -> Played:
-    """Decode the body at once; TEMPORARY: skip where the wire has no decoder yet."""
-    try:
-        decoder(case)
-    except (ImportError, AttributeError) as missing:
-        pytest.skip(f"TEMPORARY: {missing}")
+    """Decode the body at once."""
     return play(case, [case.body])
 
 

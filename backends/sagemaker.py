@@ -65,7 +65,7 @@ class SageMakerBackend:
         self._path = f"/endpoints/{quote(config.model, safe='')}/invocations-response-stream"
         self._encode: Callable[..., dict[str, Any]] = openai_request.encode_request
         self._decoder: Callable[[ChatRequest], AnswerDecoder] = lambda _: ChatPartsDecoder()
-        self.capabilities = Capabilities(fields=None)
+        self.capabilities = Capabilities(fields=openai_request.CHAT_FIELDS)
         if options.payload == "tgi":
             self._encode = sagemaker_tgi.encode_request
             self._decoder = lambda request: sagemaker_tgi.TGIPartsDecoder(request.stop)

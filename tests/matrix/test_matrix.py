@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.aws import aws_account
 from tests.gateway_harness import Gateway, model, running, settings, until
 from tests.matrix import dialects
 from tests.matrix.dialects import EMBEDDINGS, SPEAKING, Dialect, Seen, events
@@ -32,6 +33,8 @@ from tests.upstream import Exchange, Script, Upstream, serving
 
 pytestmark = pytest.mark.anyio
 
+__all__ = ["aws_account"]
+
 CELLS = [
     pytest.param(dialect, wire, id=f"{dialect.name}-{wire.name}")
     for dialect in SPEAKING
@@ -40,10 +43,8 @@ CELLS = [
 
 
 @pytest.fixture(autouse=True)
-def aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the AWS wires something to sign with."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-for-tests")
+def secrets(aws_account: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every wire something to sign with, or a key."""
     monkeypatch.setenv("UPSTREAM_KEY", "sk-upstream")
 
 

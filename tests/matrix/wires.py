@@ -6,13 +6,12 @@ Written from the vendors' descriptions of their wires (read 2026-11), not from o
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.aws_frames import exception, frame
+from tests import aws
 
 PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, THOUGHT_TOKENS = 11, 4, 5, 2
 TEXT = ("Hello ", "wörld")
@@ -373,7 +372,7 @@ def _gemini() -> Wire:
 
 def _converse() -> Wire:
     def event(name: str, document: Any) -> bytes:
-        return frame(name, json.dumps(document | {"p": "abcd"}).encode())
+        return aws.event(name, document | {"p": "abcd"})
 
     def block(place: int, *deltas: Any, start: Any = None) -> list[bytes]:
         pieces = (
@@ -420,7 +419,7 @@ def _converse() -> Wire:
             "reasoning": body([*thoughts, *block(1, {"text": "Done"})]),
         },
         [event("messageStart", {"role": "assistant"}), text[0]],
-        exception("modelStreamErrorException", json.dumps({"message": LATE}).encode()),
+        aws.exception("modelStreamErrorException", LATE),
         b'{"message": "slow down"}',
         content_type="application/vnd.amazon.eventstream",
         signed=True,
@@ -428,16 +427,12 @@ def _converse() -> Wire:
 
 
 def _invoke() -> Wire:
-    def framed(document: Any) -> bytes:
-        inner = base64.b64encode(json.dumps(document).encode()).decode()
-        return frame("chunk", json.dumps({"bytes": inner, "p": "abc"}).encode())
-
     return Wire(
         "bedrock-invoke",
         {"backend": "bedrock", "region": "us-east-1", "api": "invoke"},
-        {name: [framed(event) for event in _messages_events(name)] for name in SCENARIOS},
-        [framed(event) for event in _messages_events("text")[:4]],
-        exception("modelStreamErrorException", json.dumps({"message": LATE}).encode()),
+        {name: [aws.chunk(event) for event in _messages_events(name)] for name in SCENARIOS},
+        [aws.chunk(event) for event in _messages_events("text")[:4]],
+        aws.exception("modelStreamErrorException", LATE),
         b'{"message": "slow down"}',
         content_type="application/vnd.amazon.eventstream",
         signed=True,
@@ -449,14 +444,14 @@ def _sagemaker() -> Wire:
 
     def parts(pieces: list[bytes]) -> list[bytes]:
         body = b"".join(pieces)  # a part ends anywhere, also within a character
-        return [frame("PayloadPart", body[at : at + 41]) for at in range(0, len(body), 41)]
+        return [aws.part(body[at : at + 41]) for at in range(0, len(body), 41)]
 
     return Wire(
         "sagemaker",
         {"backend": "sagemaker", "region": "us-east-1", "payload": "openai"},
         {name: parts(pieces) for name, pieces in chat.bodies.items()},
         parts(chat.start),
-        exception("ModelStreamError", json.dumps({"Message": LATE}).encode()),
+        aws.exception("ModelStreamError", LATE),
         b'{"message": "slow down"}',
         content_type="application/vnd.amazon.eventstream",
     )

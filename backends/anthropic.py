@@ -18,6 +18,12 @@ from backends.wire.messages_upstream import MESSAGES_FIELDS
 BASE_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
 
+KEY_ENV = "ANTHROPIC_API_KEY"
+"""The usual variable of its key."""
+
+PRICES = "anthropic"
+"""Its section in the table of list prices."""
+
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What only endpoints of this kind have."""

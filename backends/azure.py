@@ -19,6 +19,8 @@ _MODERN: Final = "2024-09-01"
 """From this version on it knows ``max_completion_tokens`` and reports usage in streams."""
 
 _V1: Final = "/openai/v1"
+PRICES = "azure"
+"""Its section in the table of list prices."""
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):

@@ -19,6 +19,9 @@ from backends.wire import bedrock_invoke, bedrock_request
 from backends.wire.bedrock_stream import ConverseDecoder
 from backends.wire.decoder import AnswerDecoder
 
+PRICES = "aws"
+"""Its section in the table of list prices."""
+
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
     """What only this kind knows."""

@@ -38,6 +38,12 @@ FIELDS = frozenset(
     }
 )
 
+KEY_ENV = "CO_API_KEY"
+"""The usual variable of its key."""
+
+PRICES = "cohere"
+"""Its section in the table of list prices."""
+
 
 def check(config: BackendConfig) -> None:
     """Check what can be checked without secrets.

@@ -21,6 +21,12 @@ from backends.wire.gemini_stream import GeminiDecoder
 
 BASE_URL: Final = "https://generativelanguage.googleapis.com/v1beta"
 
+KEY_ENV = "GEMINI_API_KEY"
+"""The usual variable of its key."""
+
+PRICES = "google"
+"""Its section in the table of list prices."""
+
 
 def check(config: BackendConfig) -> None:
     """Check what can be checked without secrets.

@@ -15,6 +15,12 @@ from backends.openai_like import Call, OpenAILike, need_address
 from backends.types import ChatRequest
 from backends.vendors import API, vendor
 
+KEY_ENV = "OPENROUTER_API_KEY"
+"""The usual variable of its key."""
+
+PRICES = "openrouter"
+"""Its section in the table of list prices."""
+
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
     """What only this kind knows."""

@@ -24,6 +24,8 @@ from backends.wire.gemini_stream import GeminiDecoder
 from backends.wire.messages_stream import MessagesDecoder
 
 ANTHROPIC_VERSION: Final = "vertex-2023-10-16"
+PRICES = "google"
+"""Its section in the table of list prices."""
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -83,10 +83,8 @@ def vendor(name: str) -> Vendor:
 @cache
 def _rows() -> Mapping[str, Vendor]:
     rows = {}
-    for file in files(__name__).iterdir():
-        name, _, suffix = file.name.rpartition(".")
-        if suffix == "toml":
-            rows[name] = msgspec.toml.decode(file.read_bytes(), type=Vendor)
+    for file in (file for folder in __path__ for file in Path(folder).glob("*.toml")):
+        rows[file.stem] = msgspec.toml.decode(file.read_bytes(), type=Vendor)
     return rows
 
 

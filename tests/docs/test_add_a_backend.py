@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 from tests.docs.pages import ROOT, samples
@@ -38,7 +37,7 @@ def run(folder: Path, code: str) -> None:
 def test_the_guides_vendor_is_found_by_its_name(tmp_path: Path) -> None:
     """One file of data; nothing else is edited."""
     [row] = written("toml")
-    name = tomllib.loads(row)["name"]
+    name = "parrot"
     folder = tmp_path / "backends" / "vendors"
     folder.mkdir(parents=True)
     (folder / f"{name}.toml").write_text(row, encoding="utf-8")

@@ -205,7 +205,7 @@ async def test_embeddings_come_from_wires_that_have_them(redis_url: str, wire: W
     """Everyone else is a 400 that names what is lacking."""
     vectors = [[0.5, -0.25], [1.0, 2.0]]
     answers: dict[str, Any] = {
-        "chat": {
+        "openai": {
             "data": [{"index": n, "embedding": v} for n, v in enumerate(vectors)],
             "usage": {"prompt_tokens": 4, "total_tokens": 4},
         },
@@ -217,11 +217,11 @@ async def test_embeddings_come_from_wires_that_have_them(redis_url: str, wire: W
     }
 
     async def script(exchange: Exchange) -> None:
-        await exchange.reply(200, json.dumps(answers[wire.name]).encode())
+        await exchange.reply(200, json.dumps(answers[wire.endpoint["backend"]]).encode())
 
     async with cell(redis_url, wire, script) as (gateway, upstream):
         status, seen, _ = await ask(gateway, EMBEDDINGS, "text", stream=False)
-        if wire.name not in answers:
+        if wire.endpoint["backend"] not in answers:
             assert status == 400
             assert "embeddings" in (seen.error or "")
             assert upstream.requests == []

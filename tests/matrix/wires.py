@@ -429,7 +429,7 @@ def _converse() -> Wire:
 def _invoke() -> Wire:
     return Wire(
         "bedrock-invoke",
-        {"backend": "bedrock", "region": "us-east-1", "api": "invoke"},
+        {"backend": "bedrock", "region": "us-east-1", "api": "invoke", "maker": "anthropic"},
         {name: [aws.chunk(event) for event in _messages_events(name)] for name in SCENARIOS},
         [aws.chunk(event) for event in _messages_events("text")[:4]],
         aws.exception("modelStreamErrorException", LATE),

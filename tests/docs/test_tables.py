@@ -151,7 +151,7 @@ def test_what_each_kind_honors_is_in_one_table() -> None:
 def test_every_vendor_is_documented_as_its_row_says() -> None:
     """Name, other names, address, key variable, and whether it is in the price table."""
     table = {row[0].strip("`"): row[1:] for row in rows(section(BACKENDS, "## Vendors"))}
-    assert set(table) == set(vendor_names())
+    assert set(table) == set(vendor_names()), f"{BACKENDS}: a row for each vendor, and no other"
     for name, (others, address, variable, listed) in table.items():
         row = row_of(name)
         assert words(others) == row.aliases, name

@@ -112,6 +112,15 @@ def test_every_key_of_a_kind_is_documented_with_its_default(kind: str) -> None:
     assert key_table(section(BACKENDS, f"## `{kind}`")) == wanted
 
 
+def test_what_is_known_of_a_kind_without_configuration_is_documented() -> None:
+    """Which have list prices, and where their keys usually stand."""
+    text = section(BACKENDS, "# Backends").partition("List prices are known")[2]
+    modules = {kind: importlib.import_module(f"backends.{kind}") for kind in backends.kinds()}
+    priced = {kind for kind, module in modules.items() if hasattr(module, "PRICES")}
+    variables = {module.KEY_ENV for module in modules.values() if hasattr(module, "KEY_ENV")}
+    assert words(text.partition("The extras")[0]) - {"price"} == priced | variables
+
+
 def test_every_key_of_a_script_is_documented_with_its_default() -> None:
     """What the fake does, and how it fails."""
     wanted = fields_of(fake.Script, "script.") | fields_of(fake.Failure, "script.fail.")

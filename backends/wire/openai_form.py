@@ -14,6 +14,7 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire.details import text_of
 from backends.wire.openai_request import encode_request
 
 _NOT_ALNUM: Final = re.compile(r"[^A-Za-z0-9]")
@@ -144,7 +145,11 @@ def _hand_back(message: dict[str, Any], field: str) -> None:
     """Leave the reasoning of an earlier turn where the vendor looks for it."""
     said = {name: message.pop(name, None) for name in _HANDED_BACK}
     details = said["reasoning_details"]
-    text = said["reasoning"] or said["reasoning_content"] or _text_of(details)
+    text = (
+        said["reasoning"]
+        or said["reasoning_content"]
+        or text_of(details if isinstance(details, list) else ())
+    )
     if field == "reasoning_details":
         message |= {name: value for name, value in said.items() if value}
     elif text and field == "thinking":
@@ -155,11 +160,6 @@ def _hand_back(message: dict[str, Any], field: str) -> None:
         message["content"] = [thought, *content]
     elif text and field != "none":
         message[field] = text
-
-
-def _text_of(details: Any) -> str:
-    entries = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
-    return "".join(str(d.get("text") or d.get("summary") or "") for d in entries)
 
 
 def _short_ids(message: dict[str, Any], chars: int) -> None:

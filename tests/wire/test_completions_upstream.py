@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.test_recordings import ROOT
 
 from backends.errors import BackendError, ProtocolError, RequestRejected, StreamTruncated
 from backends.types import ChoiceEnd, Finish, Native, ResponseStart, StreamEvent, TextDelta, Usage
 from backends.wire.completions_request import encode_request
 from backends.wire.completions_stream import CompletionsDecoder
 from tests.contracts.backend_contract import replace_request
+from tests.recordings.cases import ROOT
 from tests.upstream import DONE, data, usage
 from tests.wire.test_sse import split
 

@@ -140,8 +140,7 @@ def _format(wanted: Mapping[str, Any]) -> dict[str, Any]:
         case "json_object":
             return {"responseMimeType": "application/json"}
         case "json_schema":
-            named = wanted.get("json_schema")
-            schema = named.get("schema") if isinstance(named, dict) else None
+            schema = (wanted.get("json_schema") or {}).get("schema")
             form = {"responseMimeType": "application/json"}
             return form if schema is None else {**form, "responseJsonSchema": schema}
         case kind:
@@ -166,8 +165,8 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
     if not declarations:
         return {}
     if isinstance(choice, dict):
-        function = choice.get("function") if choice.get("type") == "function" else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        function = choice.get("function") if choice["type"] == "function" else None
+        if function is None:
             raise RequestRejected("'tool_choice' must name a function or be a word")
         calling = {"mode": "ANY", "allowedFunctionNames": [function["name"]]}
     elif choice is None:

@@ -111,7 +111,7 @@ def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     names[str(call.get("id"))] = name
     try:
         arguments = msgspec.json.decode(function.get("arguments") or "{}", type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RequestRejected(f"the arguments of a call of {name!r} are no JSON object") from error
     return {"id": call.get("id"), "function": {"name": name, "arguments": arguments}}
 

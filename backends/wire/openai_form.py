@@ -145,11 +145,7 @@ def _hand_back(message: dict[str, Any], field: str) -> None:
     """Leave the reasoning of an earlier turn where the vendor looks for it."""
     said = {name: message.pop(name, None) for name in _HANDED_BACK}
     details = said["reasoning_details"]
-    text = (
-        said["reasoning"]
-        or said["reasoning_content"]
-        or text_of(details if isinstance(details, list) else ())
-    )
+    text = said["reasoning"] or said["reasoning_content"] or text_of(details)
     if field == "reasoning_details":
         message |= {name: value for name, value in said.items() if value}
     elif text and field == "thinking":

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from backends.types import ChatRequest, OutputField, ProviderPreferences
-from backends.wire import checks
+from backends.wire import checks, shapes
 from backends.wire.checks import InvalidRequest
 from backends.wire.dialect import Decoded
 
@@ -38,12 +38,12 @@ SAMPLING: dict[str, Callable[[str, Any], Any]] = {
     "max_completion_tokens": checks.integer(1),
 }
 _FEATURES: dict[str, Callable[[str, Any], Any]] = {
-    "response_format": checks.typed_object,
-    "tools": checks.tools,
-    "tool_choice": checks.text_or_object,
+    "response_format": shapes.response_format,
+    "tools": shapes.tools,
+    "tool_choice": shapes.tool_choice,
     "parallel_tool_calls": checks.boolean,
-    "reasoning": checks.mapping,
-    "reasoning_effort": checks.one_of("max", "xhigh", "high", "medium", "low", "minimal", "none"),
+    "reasoning": shapes.REASONING,
+    "reasoning_effort": shapes.EFFORT,
     "verbosity": checks.text,
     "modalities": checks.list_of(checks.one_of("text", "image", "audio")),
     "image_config": checks.mapping,
@@ -71,7 +71,7 @@ NOT_SENT: dict[str, Callable[[str, Any], Any]] = {
     "plugins": checks.empty("plugins are not offered here"),
     "model": checks.model_name,
     "models": checks.model_names,
-    "messages": checks.messages,
+    "messages": shapes.messages,
     "provider": checks.mapping,
 }
 """Accepted, and by design kept from the upstream (or sent in another form)."""
@@ -127,16 +127,19 @@ def decode_request(body: bytes) -> Decoded:
     check_fields(document, _KNOWN)
     if not document.get("messages"):
         raise InvalidRequest("'messages' is required: a list with at least one message", "messages")
+    messages = tuple(_said(message) for message in document["messages"])
     params = {k: v for k, v in document.items() if k in _TO_UPSTREAM and v is not None}
+    if "tools" in params:
+        params["tools"] = [_tool(tool) for tool in params["tools"]]
     content = checks.Content()
-    for message in document["messages"]:
+    for message in messages:
         content.count(message)
     required = {k for k, v in params.items() if not is_default(k, v)} | content.required
     max_tokens, output_field = _output_limit(params)
     stop = params.get("stop") or []
     request = ChatRequest(
         models=models_of(document),
-        messages=tuple(document["messages"]),
+        messages=messages,
         params=params,
         required=frozenset(required),
         prompt_bytes=max(len(body) - content.image_bytes, 0),
@@ -169,6 +172,16 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     body["stream"] = True
     body["stream_options"] = {"include_usage": True}
     return body
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool with its type, which Mistral's clients leave out of functions."""
+    return {**tool, "type": "function"} if tool.get("type") is None else tool
+
+
+def _said(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message; no parts beside calls are said as null, which every upstream takes."""
+    return {**message, "content": None} if message.get("content") == [] else message
 
 
 def parse(body: bytes) -> dict[str, Any]:

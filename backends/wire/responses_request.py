@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.types import ChatRequest, Native
-from backends.wire import checks
+from backends.wire import checks, shapes
 from backends.wire.checks import InvalidRequest
 from backends.wire.details import OPENAI
 from backends.wire.dialect import Decoded
@@ -109,8 +109,11 @@ RESPONSES_FIELDS: Final = frozenset(
 )
 """What OpenAI's own upstream of this wire honors; another vendor's may honor less, or more."""
 
+_TOOL: Final = checks.object_of(
+    {"name": checks.text}, {**shapes.FUNCTION_OPTIONS, "cache_control": checks.mapping}
+)
+_FORMAT: Final = checks.object_of({}, shapes.SCHEMA_OPTIONS)
 _NATIVE_REASONING: Final = {"context": ("auto",), "mode": ("standard",)}
-_EFFORTS = checks.one_of("max", "xhigh", "high", "medium", "low", "minimal", "none")
 
 
 def decode_request(body: bytes) -> Decoded:
@@ -211,8 +214,8 @@ def _tool(path: str, tool: Mapping[str, Any]) -> dict[str, Any]:
             where,
             "unsupported",
         )
-    checks.text(f"{path}.name", tool.get("name"))
-    names = ("name", "description", "parameters", "strict")
+    _TOOL(path, tool)
+    names = ("name", *shapes.FUNCTION_OPTIONS)
     function = {name: tool[name] for name in names if tool.get(name) is not None}
     made = {"type": "function", "function": function}
     return made | ({"cache_control": tool["cache_control"]} if tool.get("cache_control") else {})
@@ -257,8 +260,9 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
         checks.typed_object("text.format", format_)
         made = {"type": format_["type"]}
         if made["type"] == "json_schema":
-            names = ("name", "description", "schema", "strict")
-            schema = {name: format_[name] for name in names if format_.get(name) is not None}
+            _FORMAT("text.format", format_)
+            known = shapes.SCHEMA_OPTIONS
+            schema = {name: format_[name] for name in known if format_.get(name) is not None}
             made["json_schema"] = schema
         params["response_format"] = made
     return params
@@ -278,7 +282,7 @@ def _reasoning(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
             checks.text(path, value)
             made["summary"] = value
         elif name == "effort":
-            _EFFORTS(path, value)
+            shapes.EFFORT(path, value)
             made["effort"] = value
         elif name in ("enabled", "exclude"):
             checks.boolean(path, value)

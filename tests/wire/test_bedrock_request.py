@@ -146,23 +146,6 @@ def test_arguments_that_are_no_object_are_kept_as_text(arguments: str, given: An
     assert asked["content"][0]["toolUse"]["input"] == given
 
 
-@pytest.mark.parametrize("arguments", [7, [1], True, {"a": 1}, None])
-def test_arguments_may_be_any_json(arguments: Any) -> None:
-    """Clients hand back what some servers gave them."""
-    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
-    [_, asked] = turns(USER, {"role": "assistant", "content": None, "tool_calls": [call]})
-    given = asked["content"][0]["toolUse"]["input"]
-    assert given in ({"arguments": arguments}, arguments, {})
-
-
-def test_what_is_no_object_where_one_belongs_is_no_crash() -> None:
-    """What the client's codec lets pass is read as nothing, or refused."""
-    asked = turns(USER, {"role": "assistant", "content": None, "tool_calls": [{"function": "f"}]})
-    assert asked[1]["content"][0]["toolUse"]["name"] == "tool"
-    with pytest.raises(RequestRejected, match="reasoning"):
-        encode(bound=9000, reasoning={"max_tokens": "many"})
-
-
 def test_tools_and_their_choice() -> None:
     """Each choice that Converse has a word for."""
     spec = {
@@ -230,7 +213,6 @@ def test_media_travel_as_bytes() -> None:
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
         {"type": "image_url", "image_url": {"url": "s3://bucket/a.png"}},
         {"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}},
-        {"type": "image_url", "image_url": {}},
         {"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}},
         {"type": "file", "file": {"file_url": "https://example.com/a.pdf"}},
         {"type": "file", "file": {"file_id": "file-1"}},
@@ -341,7 +323,7 @@ def test_signed_and_hidden_reasoning_comes_back_as_it_was() -> None:
     earlier = {
         "role": "assistant",
         "content": "42",
-        "reasoning_details": [*pieces, foreign, unsigned, "junk"],
+        "reasoning_details": [*pieces, foreign, unsigned],
     }
     [_, spoken] = turns(USER, earlier)
     assert spoken["content"] == [

@@ -141,7 +141,7 @@ def test_a_body_may_say_more_than_the_status(
 def test_a_model_that_failed_behind_a_front_is_asked_again(
     document: Any, kind: type[BackendError]
 ) -> None:
-    """SageMaker's, Bedrock's and TGI's 424; where the front tells the model's status, that counts."""
+    """SageMaker's, Bedrock's and TGI's 424; the model's own status counts where it is told."""
     assert type(refused(424, document)) is kind
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.details import ANTHROPIC, merge_details
 
 FIELDS: Final = frozenset(
@@ -136,11 +137,8 @@ def encode_request(
         more |= _thinking(params, request.output_bound, adaptive=adaptive)
         if more:
             body["additionalModelRequestFields"] = more
-    given = request.provider.options.get(options_key, {}) if options_key else {}
-    for name in given:
-        if name not in CALLER_KEYS:
-            raise RequestRejected(f"'provider.options.{options_key}.{name}' is not offered here")
-    return body | given
+    vendor_options.add(body, request, options_key, only=CALLER_KEYS)
+    return body
 
 
 class _Turns:

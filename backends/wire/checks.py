@@ -193,20 +193,6 @@ def biases(path: str, value: Any) -> None:
         number(-100, 100)(where, bias)
 
 
-def vendor_fields(
-    path: str, fields: Mapping[str, Any], *, known: Iterable[str], costly: Iterable[str]
-) -> None:
-    """Check that vendor options cannot set what the gateway itself checks and prices."""
-    for name in sorted(set(fields) & set(known)):
-        where = f"{path}.{name}"
-        raise InvalidRequest(f"{where!r}: send {name!r} at the top level instead", where)
-    for name in sorted(set(fields) & set(costly)):
-        where = f"{path}.{name}"
-        raise InvalidRequest(
-            f"{where!r} changes what an answer can cost and is not offered", where, "unsupported"
-        )
-
-
 class Content:
     """Counts what messages carry: text, images, and what an endpoint must understand."""
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.prompts import text_of
 
 MAX_TEXTS: Final = 96
@@ -48,8 +49,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     form = params.get("response_format")
     if form is not None and form["type"] != "text":
         body["response_format"] = _format(form)
-    if options_key:
-        body |= request.provider.options.get(options_key, {})
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -71,8 +71,7 @@ def encode_embed(request: ChatRequest, *, model: str, options_key: str = "") -> 
     }
     if given.get("dimensions") is not None:
         body["output_dimension"] = given["dimensions"]
-    if options_key:
-        body |= request.provider.options.get(options_key, {})
+    vendor_options.add(body, request, options_key)
     return body
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.details import ANTHROPIC, merge_details
 from backends.wire.messages_blocks import unwrap
 
@@ -75,9 +76,8 @@ def encode_request(
     else:
         body = _translated(request, limit, adaptive=adaptive)
     body |= {"model": model, "max_tokens": limit}
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
     body["stream"] = True
+    vendor_options.add(body, request, options_key)
     return body
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.details import text_of
 from backends.wire.openai_request import encode_request
 
@@ -77,8 +78,7 @@ def shaped(
         body["messages"] = [_message(message, changes) for message in request.messages]
     if not form.cache_control and "tools" in body:
         body["tools"] = [_without(tool, ("cache_control",)) for tool in body["tools"]]
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
+    vendor_options.add(body, request, options_key)
     return body
 
 

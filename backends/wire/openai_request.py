@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from backends.types import ChatRequest, OutputField, ProviderPreferences
-from backends.wire import checks, shapes
+from backends.wire import checks, shapes, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.dialect import Decoded
 
@@ -84,9 +84,6 @@ _LATER = {
     "stop_server_tools_when": "server tools are not offered",
     "deferred_tools": "server tools are not offered",
 }
-
-_COSTLY = ("best_of", "max_new_tokens", "max_output_tokens", "web_search_options")
-"""Names at some upstreams for what multiplies an answer or adds a fee: no hold covers it."""
 
 _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "temperature": (1,),
@@ -167,10 +164,9 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     body.update((k, v) for k, v in request.params.items() if k not in _OUTPUT_FIELDS)
     if request.output_bound is not None:
         body[request.output_field] = request.output_bound
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
     body["stream"] = True
     body["stream_options"] = {"include_usage": True}
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -280,9 +276,7 @@ def preferences_of(document: Mapping[str, Any]) -> ProviderPreferences:
     checks.mapping("provider.options", options)
     for slug, fields in options.items():
         checks.mapping(f"provider.options.{slug}", fields)
-        checks.vendor_fields(
-            f"provider.options.{slug}", fields, known=(*_TO_UPSTREAM, *NOT_SENT), costly=_COSTLY
-        )
+        vendor_options.check(f"provider.options.{slug}", fields, _KNOWN)
     strict = document.get("require_parameters")
     if strict is not None:
         checks.boolean("provider.require_parameters", strict)

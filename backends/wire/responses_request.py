@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.types import ChatRequest, Native
-from backends.wire import checks, shapes
+from backends.wire import checks, shapes, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.details import OPENAI
 from backends.wire.dialect import Decoded
@@ -174,10 +174,9 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     body["model"] = model
     if request.output_bound is not None:
         body["max_output_tokens"] = request.output_bound
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
     body["store"] = False
     body["stream"] = True
+    vendor_options.add(body, request, options_key)
     return body
 
 

@@ -24,6 +24,9 @@ _NAMES: Final = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
 }
+_NO_PARAMETERS: Final = {"type": "object", "properties": {}}
+"""What the wire wants of a function without any."""
+
 _ROLES: Final = {"developer": "system"}
 
 
@@ -137,10 +140,8 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     function = _function(tool)
     kept: Iterable[str] = ("name", "description", "parameters")
-    return {
-        "type": "function",
-        "function": {name: function[name] for name in kept if function.get(name) is not None},
-    }
+    said = {name: function[name] for name in kept if function.get(name) is not None}
+    return {"type": "function", "function": {"parameters": _NO_PARAMETERS, **said}}
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

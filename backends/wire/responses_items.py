@@ -238,8 +238,6 @@ def _input_part(part: Mapping[str, Any]) -> dict[str, Any]:
             return {"type": "input_image", "image_url": image.get("url"), "detail": detail}
         case "file":
             return {"type": "input_file", **part["file"]}
-        case "input_audio":
-            return {"type": "input_audio", "input_audio": part["input_audio"]}
         case _:
             raise RequestRejected(f"a part of type {kind!r} cannot be sent to this endpoint")
 

@@ -103,7 +103,7 @@ RESPONSES_FIELDS: Final = frozenset(
         *("max_tokens", "max_completion_tokens", "temperature", "top_p", "logprobs"),
         *("top_logprobs", "response_format", "tools", "tool_choice", "parallel_tool_calls"),
         *("reasoning", "reasoning_effort", "verbosity", "prompt_cache_key", "service_tier"),
-        *("image_url", "input_audio", "file", "responses.reasoning"),
+        *("image_url", "file", "responses.reasoning"),
         *(f"responses.{name}" for name in _NATIVE_FIELDS),
     }
 )

@@ -37,8 +37,20 @@ REASONING = object_of(
         "summary": text,
     },
 )
+
+
+def _id(path: str, value: Any) -> None:
+    """Check for an id, which some upstreams count instead of spelling."""
+    if not isinstance(value, str | int):
+        raise InvalidRequest(f"{path!r} must be a string", path)
+
+
 REASONING_DETAIL = object_of(
-    {}, dict.fromkeys(("type", "format", "id", "text", "summary", "data", "signature"), text)
+    {},
+    {
+        "id": _id,
+        **dict.fromkeys(("type", "format", "text", "summary", "data", "signature"), text),
+    },
 )
 FILE = object_of({}, dict.fromkeys(("filename", "file_data", "file_url", "file_id"), text))
 AUDIO = object_of({"data": text, "format": text})

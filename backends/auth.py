@@ -46,7 +46,6 @@ LIMITED_S: Final = 10.0
 """How long one rests that was limited by an upstream that did not say for how long."""
 
 MOST_S: Final = 3600.0
-_REFUSED: Final = frozenset({401, 402, 403})
 
 
 class KeyAuth:
@@ -87,7 +86,7 @@ class KeyAuth:
         if isinstance(error, RateLimited):
             asked_s = LIMITED_S if error.retry_after_s is None else error.retry_after_s
             rest_s = min(max(asked_s, 1.0), MOST_S)
-        elif isinstance(error, EndpointRejected) and error.upstream_status in _REFUSED:
+        elif isinstance(error, EndpointRejected) and error.credential_refused:
             rest_s = REFUSED_S
         else:
             return

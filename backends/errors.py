@@ -8,7 +8,7 @@
     |  `- ContentFiltered            a policy refused the content; ends it
     |- EndpointRejected              401, 402, 403, 404 ...: opens the breaker, moves on
     |- RateLimited                   429: again here if the wait is short, else moves on
-    |- UpstreamFailed                408, 409, 425, 5xx: again here, then moves on
+    |- UpstreamFailed                408, 409, 424, 425, 5xx: again here, moves on
     |- ConnectionFailed              refused, reset, TLS: again here, then moves on
     |- DeadlineExceeded              silence (first token, stall): never again here
     `- StreamBroken                  the answer did not end as an answer must
@@ -27,8 +27,9 @@ from typing import Literal, TypeAlias
 
 Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
 
-RETRYABLE_STATUSES = frozenset({408, 409, 425, 499})
-"""499 is Google's word for an answer that its own side cancelled."""
+RETRYABLE_STATUSES = frozenset({408, 409, 424, 425, 499})
+"""424 is what the fronts of SageMaker, Bedrock and TGI say of a model behind them that failed, 499
+Google's word for an answer that its own side cancelled."""
 
 REJECTED_STATUSES = frozenset({400, 413, 422})
 
@@ -44,6 +45,8 @@ _KEY_WORDS = re.compile(
     r"|credit balance is too low",
     re.IGNORECASE,
 )
+
+_CREDENTIAL_STATUSES = frozenset({401, 402, 403})
 
 
 class BackendError(Exception):
@@ -105,6 +108,13 @@ class ContentFiltered(RequestRejected):
 
 class EndpointRejected(BackendError):
     """The upstream refuses our credential, plan, or address: nothing wrong with the request."""
+
+    @property
+    def credential_refused(self) -> bool:
+        """Whether it is about the credential, which its words may quote, whatever the status."""
+        told = _KIND_OF.get((self.upstream_code or "").lower()) is EndpointRejected
+        told = told or self.upstream_status in _CREDENTIAL_STATUSES
+        return told or _KEY_WORDS.search(self.message) is not None
 
 
 class RateLimited(BackendError):

@@ -40,7 +40,6 @@ _KINDS: Mapping[int, tuple[str, str]] = {
     503: ("overloaded_error", "provider_overloaded"),
     504: ("timeout_error", "timeout"),
 }
-_CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 _CALLER = ("invalid_request_error", "invalid_request")
 _SERVER = ("server_error", "server")
 
@@ -217,7 +216,7 @@ def backend_reply(error: BackendError, provider: str) -> ErrorReply:
     headers = {"Retry-After": str(ceil(wait))} if wait is not None and status in (429, 503) else {}
     error_type = "provider_overloaded" if status == 503 else error.error_type
     words = error.message
-    if isinstance(error, EndpointRejected) and error.upstream_status in _CREDENTIAL_REFUSED:
+    if isinstance(error, EndpointRejected) and error.credential_refused:
         # Upstreams quote the credential in these, and callers can do nothing about it.
         words = f"the endpoint refuses this gateway's own credential ({error.upstream_status})"
     message = f"{provider}: {words}"

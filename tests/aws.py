@@ -85,7 +85,8 @@ def converse(*pieces: str, reason: str = "end_turn", counted: bool = True) -> li
     frames = [event("messageStart", {"role": "assistant", "p": "a"})]
     frames += [text(piece) for piece in pieces]
     frames += [event("contentBlockStop", {"contentBlockIndex": 0}), stop(reason)]
-    return [*frames, metadata(completion=len(pieces))] if counted else frames
+    told = metadata(completion=len(pieces)) if counted else event("metadata", {"metrics": {}})
+    return [*frames, told]
 
 
 def signed_well(request: Request, service: str, region: str = "us-east-1") -> bool:

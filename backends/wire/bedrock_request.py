@@ -17,6 +17,7 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.details import ANTHROPIC, merge_details
 
 FIELDS: Final = frozenset(
@@ -136,11 +137,8 @@ def encode_request(
         more |= _thinking(params, request.output_bound, adaptive=adaptive)
         if more:
             body["additionalModelRequestFields"] = more
-    given = request.provider.options.get(options_key, {}) if options_key else {}
-    for name in given:
-        if name not in CALLER_KEYS:
-            raise RequestRejected(f"'provider.options.{options_key}.{name}' is not offered here")
-    return body | given
+    vendor_options.add(body, request, options_key, only=CALLER_KEYS)
+    return body
 
 
 class _Turns:
@@ -258,7 +256,7 @@ def _tools(params: Mapping[str, Any], turns: _Turns) -> dict[str, Any] | None:
         return None
     config: dict[str, Any] = {"tools": specs}
     if isinstance(choice, Mapping):
-        config["toolChoice"] = {"tool": {"name": _inner(choice, "function").get("name", "")}}
+        config["toolChoice"] = {"tool": {"name": (choice.get("function") or {}).get("name", "")}}
     elif choice is not None:
         config["toolChoice"] = {"any": {}} if choice == "required" else {"auto": {}}
     return config
@@ -281,8 +279,6 @@ def _thinking(params: Mapping[str, Any], bound: int | None, *, adaptive: bool) -
     wish = params.get("reasoning") or {}
     effort = wish.get("effort") or params.get("reasoning_effort")
     budget = wish.get("max_tokens")
-    if not isinstance(budget, int | None) or not isinstance(effort, str | None):
-        raise RequestRejected("'reasoning': 'max_tokens' is a whole number, 'effort' a word")
     if effort == "none" or wish.get("enabled") is False:
         return {"thinking": {"type": "disabled"}}
     if not (effort or budget or wish.get("enabled")):
@@ -316,23 +312,16 @@ def _thoughts(details: Any) -> Iterable[dict[str, Any]]:
 
 def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return an earlier call; arguments that are no object are kept as a text in one."""
-    function = _inner(call, "function")
-    given = function.get("arguments") or {}
-    if isinstance(given, str):
-        try:
-            given = msgspec.json.decode(given)
-        except (msgspec.DecodeError, RecursionError):
-            pass  # cut off by a limit, or never JSON
+    function = call.get("function") or {}
+    given = function.get("arguments") or "{}"
+    try:
+        given = msgspec.json.decode(given)
+    except (msgspec.DecodeError, RecursionError):
+        pass  # cut off by a limit, or never JSON
     if not isinstance(given, dict):
         given = {"arguments": function["arguments"]}
     use = {"toolUseId": _call_id(str(call.get("id"))), "name": function.get("name") or "tool"}
     return {"toolUse": {**use, "input": given}}
-
-
-def _inner(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an object within one that a client wrote; empty if it is none."""
-    inner = outer.get(name)
-    return inner if isinstance(inner, Mapping) else {}
 
 
 def _call_id(given: str) -> str:

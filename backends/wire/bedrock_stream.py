@@ -152,6 +152,7 @@ class ConverseDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "Bedrock's Converse"
+    closing = "metadata"
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """See ``AnswerDecoder``."""
@@ -209,6 +210,7 @@ class ConverseDecoder(AnswerDecoder):
             self.end_choice(events, 0, stop.stop_reason)
 
     def _metadata(self, metadata: _Metadata, events: list[StreamEvent]) -> None:
+        self.closed = True
         self.report(read_usage(metadata.usage), events)
         trace = metadata.trace if isinstance(metadata.trace, dict) else {}
         told = {

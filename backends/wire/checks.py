@@ -13,8 +13,6 @@ from backends.types import utf8_bytes
 
 Check: TypeAlias = Callable[[str, Any], None]
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-PARTS = ("text", "image_url", "input_audio", "video_url", "file", "refusal")
 MAX_STOPS = 4
 MAX_CHOICES = 2048
 """Answers to one request, over all its prompts."""
@@ -122,8 +120,22 @@ def mapping(path: str, value: Any) -> None:
         raise InvalidRequest(f"{path!r} must be an object", path)
 
 
+def object_of(needed: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
+    """Return a check for an object with these fields; null counts as absent, others travel on."""
+
+    def check(path: str, value: Any) -> None:
+        mapping(path, value)
+        for name, of in needed.items():
+            of(f"{path}.{name}", value.get(name))
+        for name, of in (optional or {}).items():
+            if value.get(name) is not None:
+                of(f"{path}.{name}", value[name])
+
+    return check
+
+
 def text_or_object(path: str, value: Any) -> None:
-    """Check for a string or an object, as ``tool_choice`` is."""
+    """Check for a string or an object."""
     if not isinstance(value, str | dict):
         raise InvalidRequest(f"{path!r} must be a string or an object", path)
 
@@ -179,72 +191,6 @@ def biases(path: str, value: Any) -> None:
         if not token.isdecimal():
             raise InvalidRequest(f"{where!r}: the key must be a token id", where)
         number(-100, 100)(where, bias)
-
-
-def tools(path: str, value: Any) -> None:
-    """Check for a list of tools, each with a ``type``; function tools with a name."""
-    list_of(typed_object)(path, value)
-    for position, tool in enumerate(value):
-        function = tool.get("function")
-        if tool["type"] == "function" and not (
-            isinstance(function, dict) and isinstance(function.get("name"), str)
-        ):
-            where = f"{path}[{position}].function.name"
-            raise InvalidRequest(f"{where!r} must be the function's name", where)
-
-
-def messages(path: str, value: Any) -> None:
-    """Check for a list of messages with known roles and parts."""
-    if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{path!r} must be a list with at least one message", path)
-    for position, entry in enumerate(value):
-        _message(f"{path}[{position}]", entry)
-
-
-def _message(path: str, value: Any) -> None:
-    mapping(path, value)
-    role = value.get("role")
-    if role not in ROLES:
-        raise InvalidRequest(f"'{path}.role' must be one of {', '.join(ROLES)}", f"{path}.role")
-    if role == "tool" and not isinstance(value.get("tool_call_id"), str):
-        where = f"{path}.tool_call_id"
-        raise InvalidRequest(f"{where!r} must be the id of the tool call it answers", where)
-    calls = value.get("tool_calls")
-    if calls is not None:
-        list_of(mapping)(f"{path}.tool_calls", calls)
-    content = value.get("content")
-    if isinstance(content, str) or (content is None and role == "assistant"):
-        return
-    where = f"{path}.content"
-    if not isinstance(content, list) or not content:
-        raise InvalidRequest(f"{where!r} must be a string or a list of parts", where)
-    for position, part in enumerate(content):
-        _part(f"{where}[{position}]", part)
-
-
-def _part(path: str, value: Any) -> None:
-    mapping(path, value)
-    kind = value.get("type")
-    if kind not in PARTS:
-        raise InvalidRequest(f"'{path}.type' must be one of {', '.join(PARTS)}", f"{path}.type")
-    if kind in ("text", "refusal"):
-        text(f"{path}.{kind}", value.get(kind))
-    elif not isinstance(value.get(kind), dict):
-        raise InvalidRequest(f"'{path}.{kind}' must be an object", f"{path}.{kind}")
-
-
-def vendor_fields(
-    path: str, fields: Mapping[str, Any], *, known: Iterable[str], costly: Iterable[str]
-) -> None:
-    """Check that vendor options cannot set what the gateway itself checks and prices."""
-    for name in sorted(set(fields) & set(known)):
-        where = f"{path}.{name}"
-        raise InvalidRequest(f"{where!r}: send {name!r} at the top level instead", where)
-    for name in sorted(set(fields) & set(costly)):
-        where = f"{path}.{name}"
-        raise InvalidRequest(
-            f"{where!r} changes what an answer can cost and is not offered", where, "unsupported"
-        )
 
 
 class Content:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.prompts import text_of
 
 MAX_TEXTS: Final = 96
@@ -23,6 +24,9 @@ _NAMES: Final = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
 }
+_NO_PARAMETERS: Final = {"type": "object", "properties": {}}
+"""What the wire wants of a function without any."""
+
 _ROLES: Final = {"developer": "system"}
 
 
@@ -48,8 +52,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     form = params.get("response_format")
     if form is not None and form["type"] != "text":
         body["response_format"] = _format(form)
-    if options_key:
-        body |= request.provider.options.get(options_key, {})
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -71,8 +74,7 @@ def encode_embed(request: ChatRequest, *, model: str, options_key: str = "") -> 
     }
     if given.get("dimensions") is not None:
         body["output_dimension"] = given["dimensions"]
-    if options_key:
-        body |= request.provider.options.get(options_key, {})
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -138,10 +140,8 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     function = _function(tool)
     kept: Iterable[str] = ("name", "description", "parameters")
-    return {
-        "type": "function",
-        "function": {name: function[name] for name in kept if function.get(name) is not None},
-    }
+    said = {name: function[name] for name in kept if function.get(name) is not None}
+    return {"type": "function", "function": {"parameters": _NO_PARAMETERS, **said}}
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest, Native
-from backends.wire import checks
+from backends.wire import checks, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.dialect import Decoded
 from backends.wire.openai_request import (
@@ -160,10 +160,9 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     if request.output_bound is not None:
         body["max_tokens"] = request.output_bound
     body["model"] = model
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
     body["stream"] = True
     body["stream_options"] = {"include_usage": True}
+    vendor_options.add(body, request, options_key)
     return body
 
 

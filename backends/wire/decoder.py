@@ -62,6 +62,7 @@ class AnswerDecoder(ABC):
         done: the answer has ended cleanly, and ``Finish`` was returned.
         failure: why the answer broke, or None: an error in the stream, no finish reason, or
             not the wire it should be.
+        closed: the wire's ``closing`` event was seen; true where it has none.
         calls: the tool calls so far.
         extras: what only this vendor says; goes out with ``Finish``.
     """
@@ -72,9 +73,13 @@ class AnswerDecoder(ABC):
     implied_reason: str | None = None
     """The raw reason of choices that end without one; None where that means a cut."""
 
+    closing = ""
+    """The event with which a stream of this wire always ends, where a reason is not the last."""
+
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """Start before the first byte; ``new_id`` names calls that an upstream left nameless."""
         self.done = False
+        self.closed = not self.closing
         self.failure: BackendError | None = None
         self.extras: dict[str, Any] = {}
         self._frames: Framing | None = None
@@ -206,7 +211,7 @@ class AnswerDecoder(ABC):
         """The stream's own end marker: nothing of the answer follows.
 
         Raises:
-            StreamTruncated: a choice has not ended.
+            StreamTruncated: a choice has not ended, or the wire's last event is missing.
         """
         self.done = True
         if self.implied_reason is not None:
@@ -217,6 +222,8 @@ class AnswerDecoder(ABC):
             raise StreamTruncated("the upstream's stream ended without a finish reason")
         if cut := sorted(self._spoke - self._ends.keys()):
             raise StreamTruncated(f"the upstream's stream ended before choice {cut[0]} did")
+        if not self.closed:
+            raise StreamTruncated(f"the upstream's stream ended before its {self.closing!r}")
         self.calls.end_all(events)
         ends = tuple(self._with_calls(self._ends[index]) for index in sorted(self._ends))
         # A count that content followed is no report of the whole answer.

@@ -33,6 +33,14 @@ def merge_details(whole: list[Any], pieces: Iterable[Any]) -> None:
                 last[name] = value
 
 
+def text_of(details: Any) -> str:
+    """Return the words in entries or pieces, for where they stand nowhere else."""
+    entries = details if isinstance(details, list) else ()
+    known = (entry for entry in entries if isinstance(entry, dict))
+    said = (entry.get("text") or entry.get("summary") for entry in known)
+    return "".join(words for words in said if isinstance(words, str))
+
+
 def _continues(last: Any, piece: Any) -> bool:
     """Whether a piece goes on with the entry before it."""
     return (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.types import ChatRequest, Native
-from backends.wire import checks
+from backends.wire import checks, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.dialect import Decoded
 from backends.wire.openai_request import (
@@ -85,8 +85,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     document = request.native.body if request.native is not None else {}
     body: dict[str, Any] = {"model": model}
     body |= {name: document[name] for name in _SENT if document.get(name) is not None}
-    if options_key:
-        body |= request.provider.options.get(options_key, {})
+    vendor_options.add(body, request, options_key)
     return body
 
 

@@ -57,11 +57,21 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
     document = _document(body) or {}
     message, code = read_error(body)
     return classify(
-        status,
+        _original(document) or status,
         message or f"the upstream answered {status} {phrase}".rstrip(),
         code=_telling(document, headers, code),
         retry_after_s=wait_s(headers, document, limited=status == 429),
     )
+
+
+def _original(document: Mapping[str, Any]) -> int | None:
+    """Return the status of the model behind a front, where the front tells it.
+
+    SageMaker's ``ModelError`` and Bedrock's ``ModelErrorException`` come with 424, also where the
+    container refused the request (their API references, read 2026-11).
+    """
+    told = document.get("OriginalStatusCode") or document.get("originalStatusCode")
+    return told if isinstance(told, int) and 400 <= told < 600 else None
 
 
 def stream_error(document: Any) -> BackendError:

@@ -118,14 +118,13 @@ def _turn(
 def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Return a ``functionCall`` part, and note its name for the result."""
     function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RequestRejected("'tool_calls': each must have a function with a name")
+    if function is None:
+        raise RequestRejected(f"'tool_calls': the type {call['type']!r} is not offered here")
     native: dict[str, Any] = {"name": function["name"]}
     if isinstance(call.get("id"), str):
         native["id"] = call["id"]
         names[call["id"]] = function["name"]
-    given = function.get("arguments") or "{}"
-    arguments = given if isinstance(given, dict) else _object(given)
+    arguments = _object(function.get("arguments") or "{}")
     if arguments is None:
         raise RequestRejected(
             f"'tool_calls': the arguments of {function['name']!r} must be a JSON object"
@@ -165,9 +164,7 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
         case "image_url" | "video_url":
             return _media(kind, value.get("url"))
         case "input_audio":
-            data, form = value.get("data"), value.get("format")
-            if not isinstance(data, str) or not isinstance(form, str):
-                raise RequestRejected("'input_audio' must have 'data' and 'format'")
+            data, form = value["data"], value["format"]
             return {"inlineData": {"mimeType": _TYPES.get(form, f"audio/{form}"), "data": data}}
         case "file":
             where = value.get("file_data") or value.get("file_url") or value.get("file_id")

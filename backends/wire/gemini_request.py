@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.gemini_contents import encode_messages
 from backends.wire.openai_request import CHAT_FIELDS
 
@@ -67,9 +68,6 @@ _IMAGE: Final[Mapping[str, str]] = {"aspect_ratio": "aspectRatio", "image_size":
 _OPTIONS: Final = ("safetySettings", "labels", "generationConfig")
 """What callers may set through ``provider.options``; the rest would change what is paid for."""
 
-_HELD: Final = ("maxOutputTokens", "candidateCount")
-"""Of ``generationConfig`` what multiplies an answer: the hold covers the canonical fields."""
-
 
 def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -> dict[str, Any]:
     """Return the body for an upstream that speaks generateContent; its URL asks for the stream.
@@ -91,21 +89,9 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     config = _config(request)
     if thinking := _thinking(params, by_budget=old):
         config["thinkingConfig"] = thinking
-    options = request.provider.options.get(options_key, {}) if options_key else {}
-    for name, value in options.items():
-        if name not in _OPTIONS or (name == "generationConfig" and not isinstance(value, dict)):
-            raise RequestRejected(
-                f"'provider.options.{options_key}.{name}' is not offered; known are "
-                + ", ".join(_OPTIONS)
-            )
-        for held in _HELD if name == "generationConfig" else ():
-            if held in value:
-                raise RequestRejected(f"{held!r}: use 'max_tokens' and 'n' instead")
-    config = {**options.get("generationConfig", {}), **config}
-    body.update(options)
-    body.pop("generationConfig", None)
     if config:
         body["generationConfig"] = config
+    vendor_options.add(body, request, options_key, only=_OPTIONS)
     return body
 
 
@@ -140,8 +126,7 @@ def _format(wanted: Mapping[str, Any]) -> dict[str, Any]:
         case "json_object":
             return {"responseMimeType": "application/json"}
         case "json_schema":
-            named = wanted.get("json_schema")
-            schema = named.get("schema") if isinstance(named, dict) else None
+            schema = (wanted.get("json_schema") or {}).get("schema")
             form = {"responseMimeType": "application/json"}
             return form if schema is None else {**form, "responseJsonSchema": schema}
         case kind:
@@ -166,8 +151,8 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
     if not declarations:
         return {}
     if isinstance(choice, dict):
-        function = choice.get("function") if choice.get("type") == "function" else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        function = choice.get("function") if choice["type"] == "function" else None
+        if function is None:
             raise RequestRejected("'tool_choice' must name a function or be a word")
         calling = {"mode": "ANY", "allowedFunctionNames": [function["name"]]}
     elif choice is None:

@@ -15,6 +15,7 @@ import msgspec
 from backends.wire import checks
 from backends.wire.checks import InvalidRequest
 from backends.wire.details import ANTHROPIC
+from backends.wire.shapes import REASONING_DETAIL
 
 _WRAPPED: Final = "tollway-reasoning:"
 _ROLES: Final = ("user", "assistant", "system")
@@ -39,7 +40,12 @@ def unwrap(data: Any) -> dict[str, Any] | None:
         detail = msgspec.json.decode(base64.urlsafe_b64decode(data[len(_WRAPPED) :]))
     except (msgspec.DecodeError, binascii.Error, UnicodeError, RecursionError):
         return {}
-    return detail if isinstance(detail, dict) else {}
+    try:
+        REASONING_DETAIL("data", detail)
+    except InvalidRequest:
+        return {}
+    found: dict[str, Any] = detail
+    return found
 
 
 def cacheable(path: str, value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.types import ChatRequest, Native
-from backends.wire import checks
+from backends.wire import checks, shapes
 from backends.wire.checks import Check, InvalidRequest
 from backends.wire.dialect import Decoded
 from backends.wire.messages_blocks import Reader, cache_control, cacheable
@@ -35,6 +35,12 @@ _CLIENT_TOOL_BYTES: Final = 4096
 _DOCUMENT_BYTES: Final = 8192
 """What Anthropic itself adds to a prompt with tools or documents, in tokens, rounded up: with
 small bodies more than they have bytes (its recorded answers show it)."""
+
+
+_TOOL: Final = checks.object_of(
+    {"name": checks.text, "input_schema": checks.mapping},
+    {name: shapes.FUNCTION_OPTIONS[name] for name in ("description", "strict")},
+)
 
 
 def _any(path: str, value: Any) -> None:
@@ -204,8 +210,7 @@ def _tool(path: str, tool: Mapping[str, Any], required: set[str]) -> dict[str, A
         required.add("messages.tools")
         cacheable(path, tool)
         return dict(tool)
-    checks.text(f"{path}.name", tool.get("name"))
-    checks.mapping(f"{path}.input_schema", tool.get("input_schema"))
+    _TOOL(path, tool)
     function = {"name": tool["name"], "parameters": tool["input_schema"]}
     function |= {k: tool[k] for k in ("description", "strict") if tool.get(k) is not None}
     return {"type": "function", "function": function, **cacheable(path, tool)}

@@ -77,6 +77,7 @@ class MessagesDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "Anthropic's Messages"
+    closing = "message_stop"
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """Start before the first byte; see ``AnswerDecoder``."""
@@ -93,6 +94,8 @@ class MessagesDecoder(AnswerDecoder):
         event = _decode(payload)
         delta = event.delta
         if delta is not None and delta.type == "text_delta":  # nearly every event of a stream
+            if not self._started:
+                self.begin(events)  # its message_start was lost
             if text := delta.text:
                 self._chars += len(text)
                 self.say(events, TextDelta(0, text))
@@ -114,6 +117,7 @@ class MessagesDecoder(AnswerDecoder):
             case "message_delta":
                 self._end(event, events)
             case "message_stop":
+                self.closed = True
                 if not self._paused:
                     self.complete(events)
             case "error" | "":
@@ -128,6 +132,7 @@ class MessagesDecoder(AnswerDecoder):
         if not isinstance(document.get("content"), list):
             raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
         self._message(document, events)
+        self.closed = True
 
     def _refuse(self, document: dict[str, Any]) -> None:
         if document.get("error"):
@@ -140,7 +145,7 @@ class MessagesDecoder(AnswerDecoder):
         self._ends.clear()
         self._blocks.clear()
         self._counts.clear()
-        self._paused = False
+        self._paused = self.closed = False
         content = message.get("content")
         for index, block in enumerate(content if isinstance(content, list) else ()):
             if isinstance(block, dict):
@@ -154,6 +159,7 @@ class MessagesDecoder(AnswerDecoder):
             events.append(UsageUpdate(self._prompt(), 0))
 
     def _open(self, index: int, document: dict[str, Any], events: list[StreamEvent]) -> None:
+        self.begin(events)
         kind = document.get("type")
         kind = kind if isinstance(kind, str) else ""
         place = 0
@@ -219,6 +225,11 @@ class MessagesDecoder(AnswerDecoder):
         elif block.fragments and (text := "".join(block.fragments)):
             block.document["input"] = _json(text)
 
+    def _drop(self, payload: bytes, error: Exception) -> None:
+        """See ``AnswerDecoder``; after a pause it was another message, of which more is missing."""
+        super()._drop(payload, error)
+        self.closed = False
+
     def _text(self, text: str, events: list[StreamEvent]) -> None:
         if text:
             self._chars += len(text)
@@ -236,6 +247,7 @@ class MessagesDecoder(AnswerDecoder):
     def _end(self, event: _Event, events: list[StreamEvent]) -> None:
         """The message ends, and says how; its count is of the whole of it."""
         delta = event.delta or _Delta()
+        self.begin(events)
         for index in tuple(self._blocks):
             self._close(index, events)
         for name, value in (

@@ -9,7 +9,6 @@ in the body, no ``model``, no ``stream``.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -18,6 +17,7 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.details import ANTHROPIC, merge_details
 from backends.wire.messages_blocks import unwrap
 
@@ -76,9 +76,8 @@ def encode_request(
     else:
         body = _translated(request, limit, adaptive=adaptive)
     body |= {"model": model, "max_tokens": limit}
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
     body["stream"] = True
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -271,7 +270,7 @@ def _document(file: Mapping[str, Any]) -> dict[str, Any]:
     if source.get("media_type") == "text/plain":
         try:
             text = base64.b64decode(source["data"], validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # of base64 or of UTF-8
             raise RequestRejected("a file of text must be base64 of UTF-8") from None
         source = {"type": "text", "media_type": "text/plain", "data": text}
     name = file.get("filename")

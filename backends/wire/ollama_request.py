@@ -12,6 +12,7 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.prompts import text_of
 
 _NAMES: Final = {
@@ -64,8 +65,7 @@ def encode_request(
     think = _think(params)
     if think is not None:
         body["think"] = think
-    if options_key:
-        body |= request.provider.options.get(options_key, {})
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -75,8 +75,7 @@ def encode_embed(request: ChatRequest, *, model: str, options_key: str = "") -> 
     body: dict[str, Any] = {"model": model, "input": list(request.inputs), "truncate": False}
     if given.get("dimensions") is not None:
         body["dimensions"] = given["dimensions"]
-    if options_key:
-        body |= request.provider.options.get(options_key, {})
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -111,7 +110,7 @@ def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     names[str(call.get("id"))] = name
     try:
         arguments = msgspec.json.decode(function.get("arguments") or "{}", type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RequestRejected(f"the arguments of a call of {name!r} are no JSON object") from error
     return {"id": call.get("id"), "function": {"name": name, "arguments": arguments}}
 

@@ -24,6 +24,7 @@ from backends.types import (
     TextDelta,
 )
 from backends.wire.decoder import AnswerDecoder, json_text, word
+from backends.wire.details import text_of
 from backends.wire.failure import stream_error
 from backends.wire.openai_extras import citations, keep_extras, keep_filter
 from backends.wire.openai_usage import read_usage
@@ -100,6 +101,8 @@ class StreamDecoder(AnswerDecoder):
         self._places: dict[tuple[int, int | str], tuple[int, str]] = {}
         self._calls_in: dict[int, int] = {}
         self._cited = False
+        self._thought: set[int] = set()
+        """Choices whose reasoning stands beside its details, if it has any."""
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
@@ -210,6 +213,10 @@ class StreamDecoder(AnswerDecoder):
         elif not isinstance(text, str):
             text = json_text(text)  # structured output that came as the object itself
         details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
+        if thought:
+            self._thought.add(index)
+        elif details and index not in self._thought:
+            thought = text_of(details)
         if thought or details:
             self.say(events, ReasoningDelta(index, thought, details or None))
         return text

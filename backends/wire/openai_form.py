@@ -14,6 +14,8 @@ import msgspec
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest
+from backends.wire import vendor_options
+from backends.wire.details import text_of
 from backends.wire.openai_request import encode_request
 
 _NOT_ALNUM: Final = re.compile(r"[^A-Za-z0-9]")
@@ -76,8 +78,7 @@ def shaped(
         body["messages"] = [_message(message, changes) for message in request.messages]
     if not form.cache_control and "tools" in body:
         body["tools"] = [_without(tool, ("cache_control",)) for tool in body["tools"]]
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -144,7 +145,7 @@ def _hand_back(message: dict[str, Any], field: str) -> None:
     """Leave the reasoning of an earlier turn where the vendor looks for it."""
     said = {name: message.pop(name, None) for name in _HANDED_BACK}
     details = said["reasoning_details"]
-    text = said["reasoning"] or said["reasoning_content"] or _text_of(details)
+    text = said["reasoning"] or said["reasoning_content"] or text_of(details)
     if field == "reasoning_details":
         message |= {name: value for name, value in said.items() if value}
     elif text and field == "thinking":
@@ -155,11 +156,6 @@ def _hand_back(message: dict[str, Any], field: str) -> None:
         message["content"] = [thought, *content]
     elif text and field != "none":
         message[field] = text
-
-
-def _text_of(details: Any) -> str:
-    entries = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
-    return "".join(str(d.get("text") or d.get("summary") or "") for d in entries)
 
 
 def _short_ids(message: dict[str, Any], chars: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from backends.types import ChatRequest, OutputField, ProviderPreferences
-from backends.wire import checks
+from backends.wire import checks, shapes, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.dialect import Decoded
 
@@ -38,12 +38,12 @@ SAMPLING: dict[str, Callable[[str, Any], Any]] = {
     "max_completion_tokens": checks.integer(1),
 }
 _FEATURES: dict[str, Callable[[str, Any], Any]] = {
-    "response_format": checks.typed_object,
-    "tools": checks.tools,
-    "tool_choice": checks.text_or_object,
+    "response_format": shapes.response_format,
+    "tools": shapes.tools,
+    "tool_choice": shapes.tool_choice,
     "parallel_tool_calls": checks.boolean,
-    "reasoning": checks.mapping,
-    "reasoning_effort": checks.one_of("max", "xhigh", "high", "medium", "low", "minimal", "none"),
+    "reasoning": shapes.REASONING,
+    "reasoning_effort": shapes.EFFORT,
     "verbosity": checks.text,
     "modalities": checks.list_of(checks.one_of("text", "image", "audio")),
     "image_config": checks.mapping,
@@ -71,7 +71,7 @@ NOT_SENT: dict[str, Callable[[str, Any], Any]] = {
     "plugins": checks.empty("plugins are not offered here"),
     "model": checks.model_name,
     "models": checks.model_names,
-    "messages": checks.messages,
+    "messages": shapes.messages,
     "provider": checks.mapping,
 }
 """Accepted, and by design kept from the upstream (or sent in another form)."""
@@ -84,9 +84,6 @@ _LATER = {
     "stop_server_tools_when": "server tools are not offered",
     "deferred_tools": "server tools are not offered",
 }
-
-_COSTLY = ("best_of", "max_new_tokens", "max_output_tokens", "web_search_options")
-"""Names at some upstreams for what multiplies an answer or adds a fee: no hold covers it."""
 
 _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "temperature": (1,),
@@ -127,16 +124,19 @@ def decode_request(body: bytes) -> Decoded:
     check_fields(document, _KNOWN)
     if not document.get("messages"):
         raise InvalidRequest("'messages' is required: a list with at least one message", "messages")
+    messages = tuple(_said(message) for message in document["messages"])
     params = {k: v for k, v in document.items() if k in _TO_UPSTREAM and v is not None}
+    if "tools" in params:
+        params["tools"] = [_tool(tool) for tool in params["tools"]]
     content = checks.Content()
-    for message in document["messages"]:
+    for message in messages:
         content.count(message)
     required = {k for k, v in params.items() if not is_default(k, v)} | content.required
     max_tokens, output_field = _output_limit(params)
     stop = params.get("stop") or []
     request = ChatRequest(
         models=models_of(document),
-        messages=tuple(document["messages"]),
+        messages=messages,
         params=params,
         required=frozenset(required),
         prompt_bytes=max(len(body) - content.image_bytes, 0),
@@ -164,11 +164,20 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     body.update((k, v) for k, v in request.params.items() if k not in _OUTPUT_FIELDS)
     if request.output_bound is not None:
         body[request.output_field] = request.output_bound
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
     body["stream"] = True
     body["stream_options"] = {"include_usage": True}
+    vendor_options.add(body, request, options_key)
     return body
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool with its type, which Mistral's clients leave out of functions."""
+    return {**tool, "type": "function"} if tool.get("type") is None else tool
+
+
+def _said(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message; no parts beside calls are said as null, which every upstream takes."""
+    return {**message, "content": None} if message.get("content") == [] else message
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -267,9 +276,7 @@ def preferences_of(document: Mapping[str, Any]) -> ProviderPreferences:
     checks.mapping("provider.options", options)
     for slug, fields in options.items():
         checks.mapping(f"provider.options.{slug}", fields)
-        checks.vendor_fields(
-            f"provider.options.{slug}", fields, known=(*_TO_UPSTREAM, *NOT_SENT), costly=_COSTLY
-        )
+        vendor_options.check(f"provider.options.{slug}", fields, _KNOWN)
     strict = document.get("require_parameters")
     if strict is not None:
         checks.boolean("provider.require_parameters", strict)

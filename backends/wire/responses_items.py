@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from backends.errors import RequestRejected
-from backends.wire.checks import InvalidRequest, mapping, text
+from backends.wire import shapes
+from backends.wire.checks import InvalidRequest, mapping, object_of, text
 from backends.wire.details import OPENAI, XAI, merge_details
 
 UNKNOWN: Final = "unknown"
@@ -20,6 +21,11 @@ UNKNOWN: Final = "unknown"
 
 OWN_FORMATS: Final = frozenset({OPENAI, XAI, "azure-openai-responses-v1"})
 """Reasoning that was made on this wire, and is handed back on it."""
+
+_ITEM: Final = object_of(
+    {}, dict.fromkeys(("id", "format", "signature", "encrypted_content"), text)
+)
+"""What an encoder looks into of a reasoning item, beside its texts."""
 
 _OUR_ID: Final = re.compile(r"^(rs|msg|fc|ig)_gen-")
 _STATEFUL: Final = "nothing is stored here: send the item itself"
@@ -138,14 +144,16 @@ def _part(path: str, part: Any) -> dict[str, Any]:
                 raise InvalidRequest(f"{where!r} must be a URL; file stores are not offered", where)
             image = {"url": part["image_url"]}
             if part.get("detail") is not None:
+                text(f"{path}.detail", part["detail"])
                 image["detail"] = part["detail"]
             made = {"type": "image_url", "image_url": image}
         case "input_file":
-            names = ("filename", "file_data", "file_url", "file_id")
-            file = {name: part[name] for name in names if part.get(name) is not None}
+            shapes.FILE(path, part)
+            known = ("filename", "file_data", "file_url", "file_id")
+            file = {name: part[name] for name in known if part.get(name) is not None}
             made = {"type": "file", "file": file}
         case "input_audio":
-            mapping(f"{path}.input_audio", part.get("input_audio"))
+            shapes.AUDIO(f"{path}.input_audio", part.get("input_audio"))
             made = {"type": "input_audio", "input_audio": part["input_audio"]}
         case _:
             where = f"{path}.type"
@@ -161,6 +169,7 @@ def _part(path: str, part: Any) -> dict[str, Any]:
 
 def _thought(message: dict[str, Any], path: str, item: Mapping[str, Any]) -> None:
     """Add a reasoning item to an assistant's message."""
+    _ITEM(path, item)
     summary, content = item.get("summary") or [], item.get("content") or []
     for name, parts in (("summary", summary), ("content", content)):
         if not isinstance(parts, list):
@@ -229,8 +238,6 @@ def _input_part(part: Mapping[str, Any]) -> dict[str, Any]:
             return {"type": "input_image", "image_url": image.get("url"), "detail": detail}
         case "file":
             return {"type": "input_file", **part["file"]}
-        case "input_audio":
-            return {"type": "input_audio", "input_audio": part["input_audio"]}
         case _:
             raise RequestRejected(f"a part of type {kind!r} cannot be sent to this endpoint")
 

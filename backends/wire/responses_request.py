@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.types import ChatRequest, Native
-from backends.wire import checks
+from backends.wire import checks, shapes, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.details import OPENAI
 from backends.wire.dialect import Decoded
@@ -103,14 +103,17 @@ RESPONSES_FIELDS: Final = frozenset(
         *("max_tokens", "max_completion_tokens", "temperature", "top_p", "logprobs"),
         *("top_logprobs", "response_format", "tools", "tool_choice", "parallel_tool_calls"),
         *("reasoning", "reasoning_effort", "verbosity", "prompt_cache_key", "service_tier"),
-        *("image_url", "input_audio", "file", "responses.reasoning"),
+        *("image_url", "file", "responses.reasoning"),
         *(f"responses.{name}" for name in _NATIVE_FIELDS),
     }
 )
 """What OpenAI's own upstream of this wire honors; another vendor's may honor less, or more."""
 
+_TOOL: Final = checks.object_of(
+    {"name": checks.text}, {**shapes.FUNCTION_OPTIONS, "cache_control": checks.mapping}
+)
+_FORMAT: Final = checks.object_of({}, shapes.SCHEMA_OPTIONS)
 _NATIVE_REASONING: Final = {"context": ("auto",), "mode": ("standard",)}
-_EFFORTS = checks.one_of("max", "xhigh", "high", "medium", "low", "minimal", "none")
 
 
 def decode_request(body: bytes) -> Decoded:
@@ -171,10 +174,9 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     body["model"] = model
     if request.output_bound is not None:
         body["max_output_tokens"] = request.output_bound
-    if options_key:
-        body.update(request.provider.options.get(options_key, {}))
     body["store"] = False
     body["stream"] = True
+    vendor_options.add(body, request, options_key)
     return body
 
 
@@ -211,8 +213,8 @@ def _tool(path: str, tool: Mapping[str, Any]) -> dict[str, Any]:
             where,
             "unsupported",
         )
-    checks.text(f"{path}.name", tool.get("name"))
-    names = ("name", "description", "parameters", "strict")
+    _TOOL(path, tool)
+    names = ("name", *shapes.FUNCTION_OPTIONS)
     function = {name: tool[name] for name in names if tool.get(name) is not None}
     made = {"type": "function", "function": function}
     return made | ({"cache_control": tool["cache_control"]} if tool.get("cache_control") else {})
@@ -257,8 +259,9 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
         checks.typed_object("text.format", format_)
         made = {"type": format_["type"]}
         if made["type"] == "json_schema":
-            names = ("name", "description", "schema", "strict")
-            schema = {name: format_[name] for name in names if format_.get(name) is not None}
+            _FORMAT("text.format", format_)
+            known = shapes.SCHEMA_OPTIONS
+            schema = {name: format_[name] for name in known if format_.get(name) is not None}
             made["json_schema"] = schema
         params["response_format"] = made
     return params
@@ -278,7 +281,7 @@ def _reasoning(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
             checks.text(path, value)
             made["summary"] = value
         elif name == "effort":
-            _EFFORTS(path, value)
+            shapes.EFFORT(path, value)
             made["effort"] = value
         elif name in ("enabled", "exclude"):
             checks.boolean(path, value)

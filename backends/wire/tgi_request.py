@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from backends.types import ChatRequest
+from backends.wire import vendor_options
 from backends.wire.prompts import prompt_of
 
 _SAME: Final = ("seed", "repetition_penalty", "frequency_penalty")
@@ -36,6 +37,5 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
         parameters["stop"] = list(request.stop)
     if request.output_bound is not None:
         parameters["max_new_tokens"] = request.output_bound
-    if options_key:
-        parameters |= request.provider.options.get(options_key, {})
+    vendor_options.add(parameters, request, options_key)
     return {"inputs": prompt_of(request), "parameters": parameters, "stream": True}

@@ -99,8 +99,8 @@ async def play(case: Case, exchange: Exchange) -> None:
         if piece is not None:
             await exchange.send(text(piece))
     await exchange.send(stop("stop"))
-    if case.counted:
-        await exchange.send(metadata(7, len(case.pieces)))
+    counts = metadata(7, len(case.pieces))
+    await exchange.send(counts if case.counted else event("metadata", {"metrics": {}}))
     await exchange.end()
 
 

@@ -24,7 +24,7 @@ def test_every_status_has_exactly_one_reaction(status: int) -> None:
     """No status falls through, and only these end a request."""
     error = classify(status, "words")
     assert error.move_on is (status not in {400, 413, 422})
-    assert error.retry_here is (status in {408, 409, 425, 429, 499} or status >= 500)
+    assert error.retry_here is (status in {408, 409, 424, 425, 429, 499} or status >= 500)
     expected = {400: RequestRejected, 413: RequestRejected, 422: RequestRejected, 429: RateLimited}
     other = UpstreamFailed if error.retry_here else EndpointRejected
     assert type(error) is expected.get(status, other)
@@ -104,3 +104,20 @@ def test_silence_and_wrong_wires_are_never_tried_again_here() -> None:
     never = {"DeadlineExceeded", "ProtocolError", "RequestRejected", "EndpointRejected"}
     never |= {"ContextLengthExceeded", "ContentFiltered", "BackendError"}
     assert {kind.__name__ for kind in tree() if not kind.retry_here} == never
+
+
+@pytest.mark.parametrize(
+    ("error", "credential"),
+    [
+        (classify(401, "no"), True),
+        (classify(400, "Incorrect API key provided: sk-acme"), True),
+        (classify(400, "no", code="API_KEY_INVALID"), True),
+        (classify(404, "no such address"), False),
+    ],
+)
+def test_whether_it_is_about_the_credential_is_told_whatever_the_status(
+    error: BackendError, credential: bool
+) -> None:
+    """Words that may quote a key are shown to nobody."""
+    assert isinstance(error, EndpointRejected)
+    assert error.credential_refused is credential

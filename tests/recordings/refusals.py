@@ -44,7 +44,7 @@ def expected(case: Case) -> type[BackendError]:
         return RateLimited
     if case.status in (400, 413, 422):
         return RequestRejected
-    if case.status in (408, 409, 425) or case.status >= 500:
+    if case.status in (408, 409, 424, 425) or case.status >= 500:
         return UpstreamFailed
     return EndpointRejected
 

@@ -125,6 +125,13 @@ def again(wire: str, body: dict[str, Any]) -> dict[str, Any]:
 def lost(body: dict[str, Any], encoded: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that were given and are not said the same way."""
     given = {name: value for name, value in body.items() if name not in OURS | KEPT_BACK}
+    if "tools" in encoded and all("function" in tool for tool in given["tools"]):
+        # Mistral's clients leave the type out, and write no content as an empty list.
+        given["tools"] = [{"type": "function", **tool} for tool in given["tools"]]
+        given["messages"] = [
+            {k: v for k, v in message.items() if (k, v) != ("content", [])}
+            for message in given["messages"]
+        ]
     return {
         name: (value, encoded.get(name))
         for name, value in given.items()

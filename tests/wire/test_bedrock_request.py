@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from functools import cache
 from typing import Any
 
-import botocore.session
 import msgspec
 import pytest
-from botocore.validate import ParamValidator
 
 from backends.errors import RequestRejected
 from backends.types import ChatRequest, ProviderPreferences
@@ -18,18 +15,12 @@ from backends.wire.bedrock_request import encode_request, maker_of
 from backends.wire.bedrock_stream import ConverseDecoder
 from backends.wire.openai_request import decode_request
 from tests.aws import converse, event
+from tests.wire import vendor_types
 
 CLAUDE = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
 LLAMA = "meta.llama3-2-1b-instruct-v1:0"
 PNG = "data:image/png;base64,iVBORw0KGgo="
 USER = {"role": "user", "content": "hi"}
-
-
-@cache
-def shape() -> Any:
-    """Return what botocore knows of the operation's input."""
-    model = botocore.session.get_session().get_service_model("bedrock-runtime")
-    return model.operation_model("ConverseStream").input_shape
 
 
 def encode(
@@ -47,9 +38,7 @@ def encoded(
     """Return the body of a request, checked against AWS's service model."""
     request = msgspec.structs.replace(request, output_bound=bound)
     body = encode_request(request, model=model, **more)
-    report = ParamValidator().validate({"modelId": model, **body}, shape())
-    assert not report.has_errors(), report.generate_report()
-    json.dumps(body)
+    vendor_types.converse(body, model)
     return body
 
 
@@ -146,23 +135,6 @@ def test_arguments_that_are_no_object_are_kept_as_text(arguments: str, given: An
     assert asked["content"][0]["toolUse"]["input"] == given
 
 
-@pytest.mark.parametrize("arguments", [7, [1], True, {"a": 1}, None])
-def test_arguments_may_be_any_json(arguments: Any) -> None:
-    """Clients hand back what some servers gave them."""
-    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
-    [_, asked] = turns(USER, {"role": "assistant", "content": None, "tool_calls": [call]})
-    given = asked["content"][0]["toolUse"]["input"]
-    assert given in ({"arguments": arguments}, arguments, {})
-
-
-def test_what_is_no_object_where_one_belongs_is_no_crash() -> None:
-    """What the client's codec lets pass is read as nothing, or refused."""
-    asked = turns(USER, {"role": "assistant", "content": None, "tool_calls": [{"function": "f"}]})
-    assert asked[1]["content"][0]["toolUse"]["name"] == "tool"
-    with pytest.raises(RequestRejected, match="reasoning"):
-        encode(bound=9000, reasoning={"max_tokens": "many"})
-
-
 def test_tools_and_their_choice() -> None:
     """Each choice that Converse has a word for."""
     spec = {
@@ -230,7 +202,6 @@ def test_media_travel_as_bytes() -> None:
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
         {"type": "image_url", "image_url": {"url": "s3://bucket/a.png"}},
         {"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}},
-        {"type": "image_url", "image_url": {}},
         {"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}},
         {"type": "file", "file": {"file_url": "https://example.com/a.pdf"}},
         {"type": "file", "file": {"file_id": "file-1"}},
@@ -341,7 +312,7 @@ def test_signed_and_hidden_reasoning_comes_back_as_it_was() -> None:
     earlier = {
         "role": "assistant",
         "content": "42",
-        "reasoning_details": [*pieces, foreign, unsigned, "junk"],
+        "reasoning_details": [*pieces, foreign, unsigned],
     }
     [_, spoken] = turns(USER, earlier)
     assert spoken["content"] == [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cohere.types import AssistantChatMessageV2
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -222,7 +221,7 @@ def test_the_request_says_it_in_the_vendors_words() -> None:
 
 
 def test_earlier_turns_are_handed_back_as_they_came() -> None:
-    """A plan before calls, thoughts before a text; the vendor's own types take them."""
+    """A plan before calls, thoughts before a text."""
     request = chat(
         {"role": "assistant", "content": None, "reasoning": "I will", "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "call_1", "content": "seen"},
@@ -235,8 +234,6 @@ def test_earlier_turns_are_handed_back_as_they_came() -> None:
         {"type": "thinking", "thinking": "hm"},
         {"type": "text", "text": "so"},
     ]
-    for turn in (planned, thought):
-        AssistantChatMessageV2.model_validate(turn)
 
 
 def test_one_function_at_will_is_the_only_one_there() -> None:
@@ -244,7 +241,9 @@ def test_one_function_at_will_is_the_only_one_there() -> None:
     other = {"type": "function", "function": {"name": "other", "strict": True}}
     wish = {"type": "function", "function": {"name": "other"}}
     body = encode_request(chat(tools=[TOOL, other], tool_choice=wish), model="m")
-    assert [tool["function"] for tool in body["tools"]] == [{"name": "other"}]
+    assert [tool["function"] for tool in body["tools"]] == [
+        {"name": "other", "parameters": {"type": "object", "properties": {}}}
+    ]
     assert (body["tool_choice"], body["strict_tools"]) == ("REQUIRED", True)
     with pytest.raises(RequestRejected, match="tool_choice"):
         encode_request(chat(tools=[TOOL], tool_choice=wish), model="m")

@@ -19,6 +19,7 @@ from backends.errors import (
     UpstreamFailed,
 )
 from backends.wire.failure import refusal, stream_error
+from tests.recordings.cases import ROOT
 
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 
@@ -121,6 +122,25 @@ def test_a_body_may_say_more_than_the_status(
     error = refused(status, document)
     assert type(error) is kind
     assert error.upstream_status == status
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        ({"ErrorCode": "INTERNAL_FAILURE", "Message": "from primary"}, UpstreamFailed),
+        ({"OriginalStatusCode": 500, "OriginalMessage": "m", "Message": "n"}, UpstreamFailed),
+        ({"OriginalStatusCode": 429, "Message": "n"}, RateLimited),
+        ({"OriginalStatusCode": 400, "Message": "n"}, RequestRejected),
+        ({"originalStatusCode": 424, "message": "n", "resourceName": "r"}, UpstreamFailed),
+        ({"originalStatusCode": "500", "message": "n"}, UpstreamFailed),
+        ({"error": "Request failed during generation", "error_type": "generation"}, UpstreamFailed),
+    ],
+)
+def test_a_model_that_failed_behind_a_front_is_asked_again(
+    document: Any, kind: type[BackendError]
+) -> None:
+    """SageMaker's, Bedrock's and TGI's 424; the model's own status counts where it is told."""
+    assert type(refused(424, document)) is kind
 
 
 def test_amazon_names_the_kind_in_a_header() -> None:

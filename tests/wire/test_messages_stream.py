@@ -108,9 +108,9 @@ def test_where_the_bytes_are_cut_changes_nothing(data: st.DataObject) -> None:
     assert play(split(body, cuts)) == play([body])
 
 
-@pytest.mark.parametrize("upto", range(1, len(RICH) - 2))
+@pytest.mark.parametrize("upto", range(1, len(RICH)))
 def test_a_stream_that_breaks_off_never_looks_complete(upto: int) -> None:
-    """Cut before the stop reason, it is truncated; what was said before it is kept."""
+    """Cut before ``message_stop``, it is truncated; what was said before it is kept."""
     events, failure = play(RICH[:upto])
     assert isinstance(failure, StreamTruncated)
     assert not any(isinstance(event, Finish) for event in events)
@@ -264,6 +264,9 @@ def test_messages_that_a_program_continues_are_one_answer() -> None:
     assert finish(events).choices == (ChoiceEnd(0, "tool_calls", "end_turn"),)
     assert finish(events).usage == Usage(9, 4)
     assert isinstance(play(said[:-2])[1], StreamTruncated)
+    paused = said[: said.index(event("message_stop")) + 1]
+    assert finish(decoded(*paused)).choices == (ChoiceEnd(0, "tool_calls", "tool_use"),)
+    assert isinstance(play([*paused, said[-6][:40]])[1], StreamTruncated)
 
 
 def test_an_error_may_be_all_there_is() -> None:

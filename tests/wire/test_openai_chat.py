@@ -284,6 +284,19 @@ def test_content_may_come_as_typed_parts(given: Any, expected: list[Delta]) -> N
     assert content(ended(choice(content=given))) == expected
 
 
+def test_reasoning_that_stands_only_in_its_details_is_said() -> None:
+    """Some servers give no text beside them; those that do say nothing twice."""
+    detail = {"type": "reasoning.text", "text": "Let me see.", "signature": "c2ln"}
+    alone = ended(choice(reasoning_details=[detail]))
+    assert content(alone) == [ReasoningDelta(0, "Let me see.", [detail])]
+    beside = chunk(choice(reasoning="Let me see."))
+    after = [data(beside), alone]
+    assert content(b"".join(after)) == [
+        ReasoningDelta(0, "Let me see."),
+        ReasoningDelta(0, "", [detail]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [

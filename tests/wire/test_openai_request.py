@@ -17,6 +17,7 @@ from backends.wire.checks import InvalidRequest
 from backends.wire.openai_request import decode_request, encode_request
 
 USER = {"role": "user", "content": "hi"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 BASE: dict[str, Any] = {"model": "acme/chat", "messages": [USER]}
 
 
@@ -400,7 +401,7 @@ def test_a_body_without_messages_is_refused(messages: Any) -> None:
     "messages",
     [
         [{"role": "system", "content": "s"}, {"role": "developer", "content": "d"}, USER],
-        [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}],
+        [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}],
         [USER, {"role": "assistant"}],
         [USER, {"role": "tool", "tool_call_id": "c", "content": "7"}],
         message(content=""),
@@ -459,10 +460,14 @@ def test_parts_that_are_not_text_must_be_honored() -> None:
     assert 0 < request.prompt_bytes < 1000
 
 
-@pytest.mark.parametrize("kind", ["file", "input_audio", "video_url"])
-def test_bytes_of_other_media_count_as_prompt(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [("file", "file_data"), ("input_audio", "data"), ("video_url", "url")],
+)
+def test_bytes_of_other_media_count_as_prompt(kind: str, named: str) -> None:
     """They become tokens and no price per piece covers them: the hold must."""
-    request = decode(messages=part(type=kind, **{kind: {"data": "A" * 10_000}}))
+    media = {named: "A" * 10_000} | ({"format": "wav"} if kind == "input_audio" else {})
+    request = decode(messages=part(type=kind, **{kind: media}))
     assert request.required == {kind}
     assert request.images == 0
     assert request.prompt_bytes > 10_000
@@ -591,3 +596,18 @@ def test_what_we_send_upstream_says_what_the_client_said(fields: dict[str, Any])
     assert again.request == msgspec.structs.replace(
         request, prompt_bytes=again.request.prompt_bytes
     )
+
+
+def test_no_parts_beside_calls_are_null() -> None:
+    """Some clients write an empty list for it; few upstreams take one."""
+    turn = {"role": "assistant", "content": [], "tool_calls": [CALL]}
+    assert decode(messages=[USER, turn]).messages[1] == {**turn, "content": None}
+    assert refused(messages=[{"role": "assistant", "content": []}]).param == "messages[0].content"
+
+
+def test_a_function_may_leave_its_type_out() -> None:
+    """As Mistral's clients do; others need it."""
+    function = {"name": "f"}
+    tools = decode(tools=[{"function": function}]).params["tools"]
+    assert tools == [{"type": "function", "function": function}]
+    assert refused(tools=[{"name": "f"}]).param == "tools[0].type"

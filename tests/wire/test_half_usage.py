@@ -1,0 +1,160 @@
+"""A count of the prompt alone, or of the answer alone, is no usage: unknown, never 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from backends.types import Finish, Usage
+from backends.wire.bedrock_stream import ConverseDecoder
+from backends.wire.cohere_stream import CohereDecoder
+from backends.wire.completions_stream import CompletionsDecoder
+from backends.wire.decoder import AnswerDecoder
+from backends.wire.embeddings_stream import EmbeddingsDecoder
+from backends.wire.gemini_stream import GeminiDecoder
+from backends.wire.messages_stream import MessagesDecoder
+from backends.wire.ollama_stream import OllamaDecoder, OllamaEmbedDecoder
+from backends.wire.openai_chat import StreamDecoder
+from backends.wire.responses_stream import ResponsesDecoder
+from backends.wire.tgi_stream import TGIDecoder
+
+TEXT = [{"type": "text", "text": "hi"}]
+SPOKEN = [{"type": "output_text", "text": "hi", "annotations": []}]
+Answer = Callable[[dict[str, int]], dict[str, Any]]
+WIRES: dict[str, tuple[Callable[[], AnswerDecoder], tuple[str, str], Answer]] = {
+    "chat": (
+        StreamDecoder,
+        ("prompt_tokens", "completion_tokens"),
+        lambda counts: {
+            "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
+            "usage": counts,
+        },
+    ),
+    "completions": (
+        CompletionsDecoder,
+        ("prompt_tokens", "completion_tokens"),
+        lambda counts: {
+            "choices": [{"index": 0, "text": "hi", "finish_reason": "stop"}],
+            "usage": counts,
+        },
+    ),
+    "responses": (
+        ResponsesDecoder,
+        ("input_tokens", "output_tokens"),
+        lambda counts: {
+            "id": "r",
+            "object": "response",
+            "status": "completed",
+            "output": [{"type": "message", "role": "assistant", "content": SPOKEN}],
+            "usage": counts,
+        },
+    ),
+    "messages": (
+        MessagesDecoder,
+        ("input_tokens", "output_tokens"),
+        lambda counts: {
+            "type": "message",
+            "content": TEXT,
+            "stop_reason": "end_turn",
+            "usage": counts,
+        },
+    ),
+    "gemini": (
+        GeminiDecoder,
+        ("promptTokenCount", "candidatesTokenCount"),
+        lambda counts: {
+            "candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}],
+            "usageMetadata": counts,
+        },
+    ),
+    "converse": (
+        ConverseDecoder,
+        ("inputTokens", "outputTokens"),
+        lambda counts: {
+            "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+            "stopReason": "end_turn",
+            "usage": counts,
+        },
+    ),
+    "cohere": (
+        CohereDecoder,
+        ("input_tokens", "output_tokens"),
+        lambda counts: {
+            "finish_reason": "COMPLETE",
+            "message": {"role": "assistant", "content": TEXT},
+            "usage": {"tokens": counts},
+        },
+    ),
+    "tgi": (
+        TGIDecoder,
+        ("input_length", "generated_tokens"),
+        lambda counts: {
+            "generated_text": "hi",
+            "details": {"finish_reason": "length", **counts},
+        },
+    ),
+    "ollama": (
+        OllamaDecoder,
+        ("prompt_eval_count", "eval_count"),
+        lambda counts: {
+            "message": {"role": "assistant", "content": "hi"},
+            "done": True,
+            "done_reason": "stop",
+            **counts,
+        },
+    ),
+}
+
+
+def usage_of(decoder: AnswerDecoder, document: dict[str, Any]) -> Usage | None:
+    """Return what a whole answer says of its usage."""
+    events = [*decoder.feed(json.dumps(document).encode()), *decoder.end()]
+    assert decoder.failure is None
+    last = events[-1]
+    assert isinstance(last, Finish)
+    return last.usage
+
+
+@pytest.mark.parametrize(("decoder", "names", "answer"), WIRES.values(), ids=WIRES)
+def test_both_counts_or_none(
+    decoder: Callable[[], AnswerDecoder], names: tuple[str, str], answer: Answer
+) -> None:
+    """A zero in the place of what nobody counted would be a free part of an answer."""
+    prompt, completion = names
+    assert usage_of(decoder(), answer({prompt: 3, completion: 2})) == Usage(3, 2)
+    for counts in ({prompt: 3}, {completion: 2}, {}):
+        assert usage_of(decoder(), answer(counts)) is None
+
+
+@pytest.mark.parametrize(("decoder", "names", "answer"), WIRES.values(), ids=WIRES)
+def test_a_kind_that_is_not_counted_is_none(
+    decoder: Callable[[], AnswerDecoder], names: tuple[str, str], answer: Answer
+) -> None:
+    """Cached, written and reasoning tokens, too."""
+    found = usage_of(decoder(), answer(dict.fromkeys(names, 1)))
+    assert found is not None
+    kinds = (found.cached_tokens, found.cache_write_tokens, found.reasoning_tokens)
+    assert kinds == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "document", "usage"),
+    [
+        (
+            EmbeddingsDecoder(1),
+            {"data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": 3}},
+            Usage(3, 0),
+        ),
+        (EmbeddingsDecoder(1), {"data": [{"index": 0, "embedding": [0.5]}]}, None),
+        (OllamaEmbedDecoder(1), {"embeddings": [[0.5]], "prompt_eval_count": 3}, Usage(3, 0)),
+        (OllamaEmbedDecoder(1), {"embeddings": [[0.5]]}, None),
+    ],
+)
+def test_vectors_have_no_completion(
+    decoder: AnswerDecoder, document: dict[str, Any], usage: Usage | None
+) -> None:
+    """There the 0 is known; a prompt that nobody counted is not."""
+    assert usage_of(decoder, document) == usage

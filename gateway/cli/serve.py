@@ -29,10 +29,11 @@ from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.claim import claim_data_folder
 from gateway.supervisor.errors import StartFailed, SupervisorError
 from gateway.supervisor.groups import valkey_group
+from gateway.supervisor.living import Group, IsFailing
 from gateway.supervisor.lockfile import LockFile, prepare_data_dir
 from gateway.supervisor.settings import SupervisorSettings
 from gateway.supervisor.sockets import engine_socket_name, short_socket_path
-from gateway.supervisor.tree import Group, Hooks, IsFailing, Supervisor
+from gateway.supervisor.tree import Hooks, Supervisor
 from policies.ledger.keys import NewKey
 
 log = logging.getLogger("tollway")
@@ -179,18 +180,18 @@ class House:
                 if mine.get(name, spec.argv) != spec.argv:
                     raise CommandFailed(f"the engine of {name!r} has changed: that needs a restart")
             if added:
-                await self._tree.add(Group("engines", added))
+                await self._tree.living.add(Group("engines", added))
             patience_s = settings.server.reload_drain_seconds
             workers = Group("workers", new._workers(), ready=new._until_ready)
-            await self._tree.replace(workers, patience_s)
+            await self._tree.living.replace(workers, patience_s)
         except BaseException:
             new.crew.close_own()
-            self._tree.remove_later([spec.name for spec in added])
+            self._tree.living.remove_later([spec.name for spec in added])
             raise
         self.crew.close_own()
         self.settings, self.text, self.crew = settings, text, new.crew
         gone = [f"engine:{name}" for name in mine if name not in theirs]
-        self._tree.remove_later(gone)
+        self._tree.living.remove_later(gone)
 
     @property
     def _embedded(self) -> bool:

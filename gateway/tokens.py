@@ -6,14 +6,42 @@ import asyncio
 import logging
 from collections import defaultdict
 from contextlib import suppress
+from typing import Any, Final
 
 import msgspec
 
+from backends.types import ChatRequest
 from gateway.tokenizer.wire import MAX_TEXT_BYTES, Question, Reply, frame, read_frame
 
 log = logging.getLogger("tollway")
 
+NO_TEXT: Final = frozenset({"image_url", "input_audio", "video_url", "file"})
+"""Parts of a prompt whose tokens no count of texts can know."""
+
 _decode = msgspec.msgpack.Decoder(Reply).decode
+
+
+def whole_text(request: ChatRequest) -> str:
+    """Return a text with at least as many tokens as the prompt: all that can reach a model."""
+    native = request.native
+    document: Any = [request.messages, request.params] if native is None else native.body
+    return msgspec.json.encode(document).decode()
+
+
+def plain_text(request: ChatRequest) -> str:
+    """Return what the messages say, and the tools: what a count of the prompt is about."""
+    texts: list[str] = []
+    for message in request.messages:
+        content = message.get("content") or ()
+        if isinstance(content, str):
+            texts.append(content)
+        else:
+            texts += [part[part["type"]] for part in content if part["type"] in ("text", "refusal")]
+        for call in message.get("tool_calls") or ():
+            texts += [call["function"]["name"], call["function"]["arguments"]]
+    if tools := request.params.get("tools"):
+        texts.append(msgspec.json.encode(tools).decode())
+    return "\n".join(texts)
 
 
 class Tokens:

@@ -54,6 +54,10 @@ class Running:
         """True while one of them starts in vain."""
         return any(keeper.is_failing() for keeper in self.keepers)
 
+    def has_ended(self) -> bool:
+        """True once one of them has ended, be it that it lives again."""
+        return any(keeper.ends for keeper in self.keepers)
+
 
 class Living:
     """What one supervisor has started, in the order of starting, and the tasks that watch it."""
@@ -103,7 +107,7 @@ class Living:
         """Starts a group before the last one, to be stopped after it; ends what was leaving.
 
         Returns:
-            Whether a child of the group keeps dying.
+            A function that says whether a child of the group has ended since.
 
         Raises:
             StartFailed: Everything is to end.
@@ -112,7 +116,7 @@ class Living:
         running = await self.start(group)
         self._groups.remove(running)
         self._groups.insert(len(self._groups) - 1, running)
-        return running.is_failing
+        return running.has_ended
 
     async def replace(self, group: Group, patience_s: float) -> None:
         """Starts a group beside the one of its name, which retires once the new one is ready.
@@ -217,6 +221,7 @@ class Living:
         await asyncio.gather(*(keeper.stop() for keeper in gone))
         for running in self._groups:
             running.keepers = [keeper for keeper in running.keepers if keeper not in gone]
+        self._groups = [running for running in self._groups if running.keepers]
 
     async def _end_leaving(self) -> None:
         """Ends what the last replacement has left over, so that names and sockets are free."""

@@ -39,6 +39,22 @@ def check_name(name: str) -> None:
     raise ValueError(f"write one of {known}, or file:PATH of a tokenizer.json")
 
 
+def check_present(name: str) -> None:
+    """Check that an encoding's file and library are there, without loading them.
+
+    Raises:
+        OSError, ImportError: saying which is not, and what to do.
+    """
+    if name.startswith("file:"):
+        if not Path(name.removeprefix("file:")).is_file():
+            raise FileNotFoundError(f"{name.removeprefix('file:')} is not there")
+        needed, extra = ["tokenizers"], "local"
+    else:
+        needed, extra = ["tiktoken", "bpe_openai"], "tokens"
+    if any(find_spec(library) is None for library in needed):
+        raise ImportError(f"{name} needs an extra; pip install 'tollway[{extra}]'")
+
+
 @lru_cache(maxsize=MOST_LOADED)
 def load(name: str) -> Count:
     """Return how to count a text's tokens; seconds on first need.

@@ -591,3 +591,20 @@ def test_what_we_send_upstream_says_what_the_client_said(fields: dict[str, Any])
     assert again.request == msgspec.structs.replace(
         request, prompt_bytes=again.request.prompt_bytes
     )
+
+
+@pytest.mark.parametrize("choice", ["none", "auto", "required"])
+@pytest.mark.parametrize(
+    "tools", [None, [], [{"type": "function", "function": {"name": "f", "parameters": {}}}]]
+)
+def test_to_call_none_of_the_given_tools_is_no_default(choice: str, tools: Any) -> None:
+    """An endpoint that lost it would let the model call; without tools there is nothing to call."""
+    request = decode_request(
+        json.dumps(
+            {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+            | {"tool_choice": choice, "tools": tools}
+        ).encode()
+    ).request
+    wanted = choice == "required" or (choice == "none" and bool(tools))
+    assert ("tool_choice" in request.required) is wanted
+    assert request.params["tool_choice"] == choice

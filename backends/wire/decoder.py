@@ -149,6 +149,8 @@ class AnswerDecoder(ABC):
 
     def say(self, events: list[StreamEvent], event: Content) -> None:
         """Add content of a choice."""
+        if not self._started:
+            self.begin(events)
         events.append(event)
         self._spoke.add(event.index)
         self._stale = True
@@ -163,6 +165,8 @@ class AnswerDecoder(ABC):
         arguments: str = "",
     ) -> None:
         """Add a piece of the call at ``position`` of a choice; id and name count once."""
+        if not self._started:
+            self.begin(events)
         self._spoke.add(index)
         self._stale = True
         self.calls.add(events, (index, position), (word(id), name), arguments)
@@ -180,8 +184,6 @@ class AnswerDecoder(ABC):
             UpstreamFailed: the word means that the answer failed.
         """
         reason = reason or reason_of(raw)
-        if self.calls.end_all(events, index) and reason == "stop":
-            reason = "tool_calls"
         if reason == "error":
             raise UpstreamFailed(f"the upstream ended its answer with finish reason {raw!r}")
         self._ends[index] = ChoiceEnd(index, reason, raw)
@@ -195,6 +197,8 @@ class AnswerDecoder(ABC):
         if usage is None:
             return
         self._usage, self._stale = usage, False
+        if not self._started:
+            self.begin(events)
         if not self._ends:
             events.append(UsageUpdate(usage.prompt_tokens, usage.completion_tokens))
 
@@ -213,7 +217,8 @@ class AnswerDecoder(ABC):
             raise StreamTruncated("the upstream's stream ended without a finish reason")
         if cut := sorted(self._spoke - self._ends.keys()):
             raise StreamTruncated(f"the upstream's stream ended before choice {cut[0]} did")
-        ends = tuple(self._ends[index] for index in sorted(self._ends))
+        self.calls.end_all(events)
+        ends = tuple(self._with_calls(self._ends[index]) for index in sorted(self._ends))
         # A count that content followed is no report of the whole answer.
         usage = None if self._stale else self._usage
         self.begin(events)
@@ -245,6 +250,12 @@ class AnswerDecoder(ABC):
             self.failure = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
         except BackendError as error:
             self.failure = error
+
+    def _with_calls(self, end: ChoiceEnd) -> ChoiceEnd:
+        """Return how a choice ended: a plain stop after calls is a wait for their results."""
+        if end.reason != "stop" or not self.calls.any_of(end.index):
+            return end
+        return ChoiceEnd(end.index, "tool_calls", end.raw_reason)
 
     def _take_document(self, body: bytes, events: list[StreamEvent]) -> None:
         try:

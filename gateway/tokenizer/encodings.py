@@ -48,11 +48,11 @@ def check_present(name: str) -> None:
     if name.startswith("file:"):
         if not Path(name.removeprefix("file:")).is_file():
             raise FileNotFoundError(f"{name.removeprefix('file:')} is not there")
-        needed, extra = ["tokenizers"], "local"
+        needed, package = ["tokenizers"], "tollway[local]"
     else:
-        needed, extra = ["tiktoken", "bpe_openai"], "tokens"
+        needed, package = ["tiktoken", "bpe_openai"], "tollway"
     if any(find_spec(library) is None for library in needed):
-        raise ImportError(f"{name} needs an extra; pip install 'tollway[{extra}]'")
+        raise ImportError(f"its library is missing; pip install '{package}'")
 
 
 @lru_cache(maxsize=MOST_LOADED)

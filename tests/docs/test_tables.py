@@ -229,7 +229,7 @@ def test_every_runtime_dependency_has_its_reason_in_the_readme() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["embedded"], *extras["local"]]
-    wanted += [*extras["aws"], *extras["gcp"], *extras["tokens"]]
+    wanted += [*extras["aws"], *extras["gcp"]]
     names = {re.split(r"[\[<>=~! ]", requirement)[0] for requirement in wanted}
     table = {row[0].strip("`") for row in rows(section("README.md", "## Dependencies"))}
     assert table == names

@@ -270,16 +270,19 @@ def test_a_tokenizers_file_lies_beside_the_configuration_and_must_be_there(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "library", "extra"),
-    [("o200k_base", "bpe_openai", "tokens"), ("file:tokenizer.json", "tokenizers", "local")],
+    ("name", "library", "package"),
+    [
+        ("o200k_base", "bpe_openai", "tollway"),
+        ("file:tokenizer.json", "tokenizers", r"tollway\[local\]"),
+    ],
 )
-def test_a_tokenizer_whose_library_is_missing_names_the_extra(
-    name: str, library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_tokenizer_whose_library_is_missing_names_what_to_install(
+    name: str, library: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not at the first request that needs it."""
     path = tmp_path / "tollway.yaml"
     (tmp_path / "tokenizer.json").write_text("{}")
     path.write_text(yaml.safe_dump(changed(tokenizer=name)))
     monkeypatch.setattr(encodings, "find_spec", lambda wanted: None if wanted == library else 1)
-    with pytest.raises(config.ConfigError, match=rf"tollway\[{extra}\]"):
+    with pytest.raises(config.ConfigError, match=f"pip install '{package}'"):
         config.check_endpoints(config.load(path), path)

@@ -37,6 +37,8 @@ class Call(NamedTuple):
 class OpenAILike:
     """One model behind one address. Adapters change what their kind does otherwise."""
 
+    chat_decoder: type[StreamDecoder] = StreamDecoder
+
     def __init__(self, config: BackendConfig, row: Vendor, api: API | None = None) -> None:
         """Prepare; nothing connects yet.
 
@@ -92,7 +94,7 @@ class OpenAILike:
         if self.api == "completions":
             asked = encode_completions(request, **given)
             return Call("/completions", asked, CompletionsDecoder())
-        decoder = StreamDecoder(
+        decoder = self.chat_decoder(
             implied_reason=self.row.implied_reason or None, think_tags=self.row.think_tags
         )
         return Call(self.row.path, shaped(request, self.row, **given), decoder)

@@ -108,6 +108,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cost_picodollars: int | None = None
+    """What the upstream says that it charges us; for the house's books, not for the caller."""
 
 
 class ResponseStart(msgspec.Struct, frozen=True, gc=False):

@@ -200,7 +200,16 @@ def _priced(usage: Usage, flags: tuple[str, ...], bounds: Bounds, tariff: Tariff
     charge = tariff.charge_nanodollars(parts.total_picodollars)
     if charge > bounds.hold_nanodollars:
         charge, flags = bounds.hold_nanodollars, (*flags, "capped")
+    if usage.cost_picodollars is not None:
+        parts = _scaled(parts, usage.cost_picodollars)
     return Bill(usage, _cost(charge, parts), parts.total_picodollars, flags)
+
+
+def _scaled(parts: CostParts, total_picodollars: int) -> CostParts:
+    """Return what the upstream says that it charged, split as its price would have been."""
+    whole = parts.prompt_picodollars + parts.completion_picodollars
+    prompt = total_picodollars * parts.prompt_picodollars // whole if whole else 0
+    return CostParts(prompt, total_picodollars - prompt, 0)
 
 
 def _cost(charge: int, parts: CostParts) -> Cost:

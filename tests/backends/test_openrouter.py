@@ -10,7 +10,7 @@ import backends
 from backends.base import Backend, BackendConfig
 from backends.errors import RateLimited
 from backends.openrouter import build
-from backends.types import Finish, ReasoningDelta, TextDelta
+from backends.types import Finish, ReasoningDelta, TextDelta, Usage
 from tests.contracts.backend_contract import OpenAIWireContract, everything, into, replace_request
 from tests.upstream import (
     DONE,
@@ -53,8 +53,8 @@ async def ask(*body: bytes, **changes: Any) -> tuple[list[Any], dict[str, Any]]:
     return events, sent
 
 
-async def test_what_it_charged_is_kept() -> None:
-    """In dollars, among what only this vendor says."""
+async def test_what_it_charged_is_the_upstreams_cost() -> None:
+    """Exact in the books, and in dollars among what only this vendor says."""
     told = usage(7, 1, cost=0.00042, cost_details={"upstream_inference_cost": 0.0004})
     events, sent = await ask(
         b": OPENROUTER PROCESSING\n\n",
@@ -66,6 +66,7 @@ async def test_what_it_charged_is_kept() -> None:
     assert isinstance(finish, Finish)
     assert finish.extras is not None
     assert finish.extras["cost_usd"] == 0.00042
+    assert finish.usage == Usage(7, 1, cost_picodollars=420_000_000)
     assert finish.choices[0].raw_reason == "STOP"
     assert sent["usage"] == {"include": True}
 

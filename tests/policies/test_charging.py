@@ -293,3 +293,18 @@ def test_content_after_the_wires_last_count_is_counted_by_its_bytes() -> None:
     """A count that came first says nothing of what followed."""
     said = Delivered(running=UsageUpdate(80, 3), visible_bytes=240, bytes_at_running=40)
     assert own_count(said, BOUNDS) == Usage(80, 3 + 200 // 4)
+
+
+def test_what_an_upstream_says_that_it_charged_is_its_cost_and_not_the_callers() -> None:
+    """The caller pays by the endpoint's price; the books have what was really asked for."""
+    rates = tariff(Price(prompt=1_000_000, completion=2_000_000), 500)
+    bounds = Bounds(hold_nanodollars=10**9, prompt_tokens=100, output_tokens=100, content_bytes=40)
+    delivered = Delivered(visible_bytes=40, events=1)
+    own = bill(Outcome.FINISHED, Usage(10, 5), delivered, bounds, rates)
+    told = Usage(10, 5, cost_picodollars=7_000_001)
+    paid = bill(Outcome.FINISHED, told, delivered, bounds, rates)
+    assert paid.cost.charge_nanodollars == own.cost.charge_nanodollars
+    assert (own.cost_picodollars, paid.cost_picodollars) == (20_000_000, 7_000_001)
+    assert paid.cost.upstream_nanodollars == 7_000
+    assert paid.cost.upstream_prompt_nanodollars == 3_500
+    assert paid.cost.upstream_completion_nanodollars == 3_500

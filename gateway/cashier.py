@@ -10,11 +10,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from gateway.background import Background
 from gateway.exchange import Exchange
 from gateway.record import generation_record
 from gateway.settings import LedgerSettings
 from gateway.telemetry import Metrics
+from gateway.tokens import NO_TEXT, Tokens, whole_text
 from policies.charging import BYTES_PER_TOKEN, Outcome
 from policies.ledger.base import (
     HoldRequest,
@@ -27,6 +30,7 @@ from policies.ledger.base import (
     SettleRequest,
 )
 from policies.ledger.client import Ledger
+from policies.planner import recounted
 from policies.types import Rejection
 
 log = logging.getLogger("tollway")
@@ -44,6 +48,7 @@ class Cashier:
         settings: LedgerSettings,
         background: Background,
         metrics: Metrics,
+        tokens: Tokens,
         now: Callable[[], float],
     ) -> None:
         """Keep the ledger; nothing is open yet."""
@@ -51,14 +56,15 @@ class Cashier:
         self._settings = settings
         self._background = background
         self._metrics = metrics
+        self._tokens = tokens
         self._now = now
         self._open: dict[str, Exchange] = {}
 
     async def reserve(self, exchange: Exchange) -> None:
         """Hold the worst case of the plan and take a place under every limit, at once.
 
-        Where the credit does not cover the dearest candidates, they are dropped and the
-        rest is tried once more.
+        Where the credit does not cover that, prompts are counted instead of bounded by their
+        bytes, if that can help; what is still too dear is dropped; the rest is tried once more.
 
         Raises:
             PaymentRequired: not even the cheapest candidate is covered.
@@ -69,7 +75,7 @@ class Cashier:
             try:
                 await self._hold(exchange)
             except PaymentRequired as error:
-                if not _drop_dear(exchange, error.available_nanodollars):
+                if not await self._made_fit(exchange, error.available_nanodollars):
                     raise
                 await self._hold(exchange)
         except (asyncio.CancelledError, LedgerUnavailable):
@@ -106,6 +112,41 @@ class Cashier:
             limits=(*caller.limits, *self._free_limit(exchange)),
         )
         await self._metrics.ledger("reserve", self._ledger.reserve(hold))
+
+    async def _made_fit(self, exchange: Exchange, available: int) -> bool:
+        """Make the plan cheaper until the credit covers it; False where that fails."""
+        counted = await self._counted(exchange, available)
+        if exchange.plan.hold_nanodollars <= available:
+            return counted
+        return _drop_dear(exchange, available)
+
+    async def _counted(self, exchange: Exchange, available: int) -> bool:
+        """Count the prompt for those candidates that it may make affordable; False if for none.
+
+        It may where the prompt has a price there and the output alone fits the credit.
+        """
+        request, plan = exchange.request, exchange.plan
+        if request.operation != "chat" or request.required & NO_TEXT:
+            return False
+        wanted = set()
+        for candidate in plan.candidates:
+            least = recounted(candidate, 0, request.n).hold_nanodollars
+            if candidate.view.tokenizer and least <= available < candidate.hold_nanodollars:
+                wanted.add(candidate.view.tokenizer)
+        if not wanted:
+            return False
+        text = whole_text(request)
+        counts = {
+            name: await self._tokens.count(exchange.caller.account, name, text)
+            for name in sorted(wanted)
+        }
+        candidates = []
+        for candidate in plan.candidates:
+            if (count := counts.get(candidate.view.tokenizer)) is not None:
+                candidate = recounted(candidate, count, request.n)
+            candidates.append(candidate)
+        exchange.plan = msgspec.structs.replace(plan, candidates=tuple(candidates))
+        return any(count is not None for count in counts.values())
 
     def _free_limit(self, exchange: Exchange) -> tuple[Limit, ...]:
         rpm = self._settings.free_rpm

@@ -24,6 +24,7 @@ from backends.base import Backend, BackendConfig
 from gateway.endpoint_settings import CredentialSettings, EndpointSettings
 from gateway.secret_file import SecretFile, usable
 from gateway.settings import ModelSettings, Settings
+from gateway.tokenizer import encodings
 
 DEFAULT_MODEL: Mapping[str, Any] = {
     "id": "local/smollm2-135m",
@@ -210,11 +211,12 @@ def check_endpoints(settings: Settings, source: Path | None) -> None:
     """Find what would keep an endpoint from being built.
 
     Raises:
-        ConfigError: as ``build_backend``.
+        ConfigError: as ``build_backend``; a tokenizer's file or library is missing.
     """
     for model in settings.models:
         for endpoint in model.endpoints:
             build_backend(model, endpoint, source, {model.id: "engine.sock"})
+            _check_tokenizer(endpoint, source)
 
 
 def key_pepper() -> bytes | None:
@@ -246,6 +248,21 @@ def weights_dir(endpoint: EndpointSettings, source: Path | None) -> Path:
     if kind == "package" and name:
         return models_dir() / name
     return resolve_path(source, Path(weights))
+
+
+def tokenizer(endpoint: EndpointSettings, source: Path | None) -> str:
+    """Return what an endpoint's prompts are counted with, a file by its full path; or nothing."""
+    kind, _, path = (endpoint.tokenizer or "").partition(":")
+    return f"{kind}:{resolve_path(source, Path(path)).absolute()}" if path else kind
+
+
+def _check_tokenizer(endpoint: EndpointSettings, source: Path | None) -> None:
+    if endpoint.tokenizer is None:
+        return
+    try:
+        encodings.check_present(tokenizer(endpoint, source))
+    except (OSError, ImportError) as error:
+        raise ConfigError(f"{source}: endpoint {endpoint.slug!r}: tokenizer: {error}") from None
 
 
 def read(path: Path) -> bytes:

@@ -23,6 +23,7 @@ from pydantic import (
 import backends
 from backends.base import BackendConfig
 from gateway import prices
+from gateway.tokenizer.encodings import check_name
 from policies import pricing
 
 CAPABILITIES: dict[str, tuple[str, ...]] = {
@@ -62,6 +63,14 @@ def _exact(convert: Callable[[Decimal], int]) -> AfterValidator:
 Rate = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.picodollars_per_token)]
 Fee = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.picodollars)]
 Markup = Annotated[Decimal, BeforeValidator(_decimal), _exact(pricing.basis_points)]
+
+
+def _encoding(value: str) -> str:
+    check_name(value)
+    return value
+
+
+Encoding = Annotated[str, AfterValidator(_encoding)]
 
 
 class Frozen(BaseModel):
@@ -183,6 +192,9 @@ class EndpointSettings(Frozen):
     max_output_tokens: int | None = Field(None, gt=0)
     max_image_tokens: int = Field(4096, ge=0)
     """What one image can cost in prompt tokens here, for the hold."""
+
+    tokenizer: Encoding | None = None
+    """What counts its prompts exactly, where the bound by bytes does not fit the credit."""
 
     capabilities: dict[str, bool] = {}
     timeouts: TimeoutSettings = TimeoutSettings()

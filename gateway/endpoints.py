@@ -95,6 +95,9 @@ class Endpoint:
 
     refused: frozenset[str]
     breaker: Breaker
+    tokenizer: str = ""
+    """As the tokenizer process is asked for it."""
+
     first_token_ms: float | None = None
     in_flight: int = 0
     views: dict[int, EndpointView] = field(default_factory=dict)
@@ -328,4 +331,5 @@ def _first_view(endpoint: Endpoint, markup_bp: int) -> EndpointView:
         max_output_tokens=settings.max_output_tokens,
         caps_output=capabilities.caps_output,
         max_image_tokens=settings.max_image_tokens,
+        tokenizer=endpoint.tokenizer,
     )

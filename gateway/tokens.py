@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
+from backends.types import ChatRequest
 from gateway.tokenizer.wire import MAX_TEXT_BYTES, Question, Reply, frame, read_frame
 
 log = logging.getLogger("tollway")
 
+NO_TEXT: Final = frozenset({"image_url", "input_audio", "video_url", "file"})
+"""Parts of a prompt whose tokens no count of texts can know."""
+
 _decode = msgspec.msgpack.Decoder(Reply).decode
+
+
+def whole_text(request: ChatRequest) -> str:
+    """Return a text with at least as many tokens as the prompt: all that can reach a model."""
+    native = request.native
+    document: Any = [request.messages, request.params] if native is None else native.body
+    return msgspec.json.encode(document).decode()
+
+
+def plain_text(request: ChatRequest) -> str:
+    """Return what the messages say, and the tools: what a count of the prompt is about."""
+    texts: list[str] = []
+    for message in request.messages:
+        content = message.get("content") or ()
+        if isinstance(content, str):
+            texts.append(content)
+        else:
+            texts += [part[part["type"]] for part in content if part["type"] in ("text", "refusal")]
+        for call in message.get("tool_calls") or ():
+            texts += [call["function"]["name"], call["function"]["arguments"]]
+    if tools := request.params.get("tools"):
+        texts.append(msgspec.json.encode(tools).decode())
+    return "\n".join(texts)
 
 
 class Tokens:
@@ -23,22 +51,20 @@ class Tokens:
         """``path`` is the process's socket; empty where there is no such process."""
         self._path = path
         self._timeout_s = timeout_s
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By account; each is kept by those who hold it or wait for it."""
 
     async def count(self, account: str, encoding: str, text: str) -> int | None:
         """Return a text's tokens in an encoding; None if that cannot be known in time."""
         if not (self._path and encoding) or len(text) > MAX_TEXT_BYTES // 4:
             return None
-        turn = self._turns[account]
+        turn = self._turns.setdefault(account, asyncio.Lock())
         try:
             async with asyncio.timeout(self._timeout_s), turn:
                 return await self._ask(Question(encoding, text))
         except (OSError, EOFError, ValueError, msgspec.DecodeError) as error:
             log.warning("no token count in %s: %s", encoding, type(error).__name__)
             return None
-        finally:
-            if not turn.locked():
-                self._turns.pop(account, None)
 
     async def _ask(self, question: Question) -> int | None:
         reader, writer = await asyncio.open_unix_connection(self._path)

@@ -25,6 +25,7 @@ from gateway.health import Health
 from gateway.overload import Overload
 from gateway.settings import ModelSettings, Settings
 from gateway.telemetry import Metrics
+from gateway.tokens import Tokens
 from gateway.worker import Worker
 from policies.ledger.base import LedgerSettings, LedgerUnavailable
 from policies.ledger.client import Ledger
@@ -59,6 +60,9 @@ class WorkerConfig:
     engines: Mapping[str, str]
     """Engine sockets by model name."""
 
+    tokenizer: str = ""
+    """The tokenizer process's socket; empty where no endpoint names an encoding."""
+
     announced: Callable[[], bool] = lambda: True
     """Whether the supervisor has told the operator of the start; readiness waits for it."""
 
@@ -90,7 +94,8 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         stack.push_async_callback(health.aclose)
         background = Background()
         stack.push_async_callback(background.aclose)
-        cashier = Cashier(ledger, settings.ledger, background, metrics, times.now)
+        tokens = Tokens(given.tokenizer)
+        cashier = Cashier(ledger, settings.ledger, background, metrics, tokens, times.now)
         table = EndpointTable(
             settings.models, lambda model: _endpoints(given, model, metrics), times
         )
@@ -122,6 +127,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             health=health,
             overload=Overload(settings.server, times.now()),
             catalogue=Catalogue(table),
+            tokens=tokens,
         )
         _start_periodic(worker, cashier)
         yield worker
@@ -188,6 +194,7 @@ def _endpoints(given: WorkerConfig, model: ModelSettings, metrics: Metrics) -> t
             markup_bp=given.settings.markup_bp(model),
             refused=_refused(settings),
             breaker=Breaker(settings.breaker),
+            tokenizer=config.tokenizer(settings, given.source),
         )
         if not model.is_wildcard:
             metrics.breaker(endpoint)

@@ -22,6 +22,7 @@ from gateway.ids import generation_id
 from gateway.overload import Overload
 from gateway.settings import Settings
 from gateway.telemetry import Metrics
+from gateway.tokens import Tokens
 from policies.ledger.client import Ledger
 
 
@@ -42,6 +43,7 @@ class Worker:
     health: Health
     overload: Overload
     catalogue: Catalogue
+    tokens: Tokens
 
     def check_room(self) -> None:
         """Refuse before the key is looked up and the body read when this worker has no room.

@@ -55,6 +55,22 @@ def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     return Candidate(view, bound, prompt_bound, hold, estimate, dropped)
 
 
+def recounted(candidate: Candidate, prompt_tokens: int, copies: int) -> Candidate:
+    """Return a candidate as it is held once its prompt was counted: never for more than before.
+
+    For requests without images, whose tokens no count of texts can know.
+    """
+    prompt_bound = min(candidate.prompt_bound, prompt_tokens + PROMPT_OVERHEAD_TOKENS)
+    hold = worst_case_nanodollars(
+        candidate.view.tariff,
+        prompt_bound=prompt_bound,
+        output_bound=candidate.output_bound,
+        copies=copies,
+        images=0,
+    )
+    return candidate._replace(prompt_bound=prompt_bound, hold_nanodollars=hold)
+
+
 def output_bound(context: RouteContext, view: EndpointView) -> int:
     """Return the most tokens one answer may have at an endpoint."""
     if not context.generates:

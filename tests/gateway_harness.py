@@ -271,13 +271,20 @@ def read_events(body: bytes) -> list[Any]:
 
 @asynccontextmanager
 async def running(
-    redis_url: str, given: Settings, *, usd: str = "1", times: Times | None = None
+    redis_url: str,
+    given: Settings,
+    *,
+    usd: str = "1",
+    times: Times | None = None,
+    tokenizer: str = "",
 ) -> AsyncIterator[Gateway]:
     """Start a worker, wait until it serves, stop it at the end."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     listener.setblocking(False)
     port = listener.getsockname()[1]
-    routes = create_routes(WorkerConfig(given, None, redis_url, PEPPER, {}), times)
+    routes = create_routes(
+        WorkerConfig(given, None, redis_url, PEPPER, {}, tokenizer=tokenizer), times
+    )
     http = server.build(outermost(routes, given.server), given.server)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     redis = connect(redis_url)

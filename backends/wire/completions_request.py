@@ -19,8 +19,8 @@ from backends.wire.openai_request import (
     NOT_SENT,
     SAMPLING,
     check_fields,
-    is_default,
     models_of,
+    must_honor,
     parse,
     preferences_of,
 )
@@ -95,7 +95,7 @@ def decode_request(body: bytes) -> Decoded:
         raise InvalidRequest(
             f"'n' times the prompts must be at most {checks.MAX_CHOICES} answers", "n"
         )
-    required = {k for k, v in params.items() if not is_default(k, v)}
+    required = must_honor(params)
     stop = params.get("stop") or []
     request = ChatRequest(
         models=models_of(document),

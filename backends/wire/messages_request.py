@@ -18,8 +18,8 @@ from backends.wire.messages_blocks import Reader, cache_control, cacheable
 from backends.wire.messages_upstream import encode_request
 from backends.wire.openai_request import (
     _LATER,
-    is_default,
     models_of,
+    must_honor,
     parse,
     preferences_of,
 )
@@ -121,7 +121,7 @@ def _request(document: dict[str, Any], size: int) -> ChatRequest:
     content = checks.Content()
     for message in reader.messages:
         content.count(message)
-    given = {name for name, value in params.items() if not is_default(name, value)}
+    given = must_honor(params)
     if params.get("reasoning") == {"enabled": False}:
         given -= {"reasoning"}  # which is how every model of old answers
     max_tokens = document.get("max_tokens")

@@ -131,7 +131,7 @@ def decode_request(body: bytes) -> Decoded:
     content = checks.Content()
     for message in messages:
         content.count(message)
-    required = {k for k, v in params.items() if not is_default(k, v)} | content.required
+    required = must_honor(params) | content.required
     max_tokens, output_field = _output_limit(params)
     stop = params.get("stop") or []
     request = ChatRequest(
@@ -226,6 +226,14 @@ def _unknown(name: str, known: Iterable[str]) -> InvalidRequest:
         name,
         "unknown_parameter",
     )
+
+
+def must_honor(params: Mapping[str, Any]) -> set[str]:
+    """Return the fields whose value does not count as absent: who serves them must honor them."""
+    names = {name for name, value in params.items() if not is_default(name, value)}
+    if "tools" in names and params.get("tool_choice") == "none":
+        names.add("tool_choice")  # lost, it would be "auto": the model might call
+    return names
 
 
 def is_default(name: str, value: Any) -> bool:

@@ -17,8 +17,8 @@ from backends.wire.dialect import Decoded
 from backends.wire.openai_request import (
     SAMPLING,
     check_fields,
-    is_default,
     models_of,
+    must_honor,
     parse,
     preferences_of,
 )
@@ -133,7 +133,7 @@ def decode_request(body: bytes) -> Decoded:
     content = checks.Content()
     for message in messages:
         content.count(message)
-    required = {k for k, v in params.items() if not is_default(k, v)} | content.required | native
+    required = must_honor(params) | content.required | native
     stop = params.get("stop") or []
     request = ChatRequest(
         models=models_of(document),

@@ -20,7 +20,7 @@ from gateway.settings import RedisSettings, Settings
 from gateway.supervisor.embedded import embedded_valkey
 from gateway.supervisor.errors import SupervisorError
 from gateway.supervisor.lockfile import lock_path, prepare_data_dir, read_lock
-from gateway.supervisor.sockets import VALKEY_SOCKET, short_socket_path
+from gateway.supervisor.sockets import TOKENIZER_SOCKET, VALKEY_SOCKET, short_socket_path
 from gateway.supervisor.valkey import VALKEY
 from policies.ledger.base import LedgerError
 from policies.ledger.client import Ledger
@@ -212,6 +212,12 @@ def redis_url(settings: Settings, data: Path) -> str:
     """Return where the ledger of a server on a data folder is; it may hold a password."""
     url = settings.redis.url
     return f"unix://{short_socket_path(data, VALKEY_SOCKET)}" if url == "embedded" else url
+
+
+def tokenizer_socket(settings: Settings, data: Path) -> Path | None:
+    """Return where tokens are counted; None where no endpoint names a tokenizer."""
+    wanted = any(endpoint.tokenizer for model in settings.models for endpoint in model.endpoints)
+    return short_socket_path(data, TOKENIZER_SOCKET) if wanted else None
 
 
 def base_url(host: str | None, port: int) -> str:

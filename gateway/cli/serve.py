@@ -21,6 +21,7 @@ from gateway.cli.common import (
     pepper,
     redis_url,
     run,
+    tokenizer_socket,
 )
 from gateway.cli.crew import Crew, listening
 from gateway.log import configure_logging
@@ -29,16 +30,18 @@ from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.claim import claim_data_folder
 from gateway.supervisor.errors import StartFailed, SupervisorError
 from gateway.supervisor.groups import valkey_group
+from gateway.supervisor.living import Group, IsFailing
 from gateway.supervisor.lockfile import LockFile, prepare_data_dir
 from gateway.supervisor.settings import SupervisorSettings
 from gateway.supervisor.sockets import engine_socket_name, short_socket_path
-from gateway.supervisor.tree import Group, Hooks, IsFailing, Supervisor
+from gateway.supervisor.tree import Hooks, Supervisor
 from policies.ledger.keys import NewKey
 
 log = logging.getLogger("tollway")
 
 POLL_S = 0.1
 PROGRESS_S = 2.0
+TOKENIZER = "tokenizer"
 
 
 @click.command()
@@ -101,6 +104,10 @@ def _check(settings: Settings, source: Path | None) -> None:
                     )
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class House:
     """One running server: what it starts, and how it says that it is ready."""
@@ -130,11 +137,10 @@ class House:
         return await self._tree.run()
 
     def _supervisor(self) -> Supervisor:
-        """Return the tree of children: Valkey, engines, workers."""
+        """Return the tree of children: Valkey, engines and tokenizer, workers."""
         groups = [valkey_group(self.data, self.env)] if self._embedded else []
-        engines = tuple(self._engine(model) for model in self._local_models())
-        if engines:
-            groups.append(Group("engines", engines))
+        if helpers := self._helpers():
+            groups.append(Group("helpers", helpers))
         bounds = SupervisorSettings(drain_seconds=self.settings.server.drain_seconds)
         groups.append(Group("workers", self._workers(), on_ready=self._announce))
         hooks = Hooks(
@@ -171,26 +177,27 @@ class House:
         if settings.redis != self.settings.redis:
             raise CommandFailed("'redis' has changed, which needs a restart")
         new = replace(self, settings=settings, text=text, crew=self.crew.successor(self.data))
-        mine = {model.id: self._engine(model).argv for model in self._local_models()}
-        theirs = {model.id: new._engine(model) for model in new._local_models()}
+        mine = {spec.name: spec.argv for spec in self._helpers()}
+        theirs = {spec.name: spec for spec in new._helpers()}
         added = tuple(spec for name, spec in theirs.items() if name not in mine)
         try:
             for name, spec in theirs.items():
                 if mine.get(name, spec.argv) != spec.argv:
-                    raise CommandFailed(f"the engine of {name!r} has changed: that needs a restart")
-            if added:
-                await self._tree.add(Group("engines", added))
-            patience_s = settings.server.reload_drain_seconds
-            workers = Group("workers", new._workers(), ready=new._until_ready)
-            await self._tree.replace(workers, patience_s)
+                    raise CommandFailed(f"{name!r} is to run otherwise, which needs a restart")
+            ended = await self._tree.living.add(Group("helpers", added)) if added else _never
+            workers = Group(
+                "workers",
+                new._workers(),
+                ready=lambda failing: new._until_ready(lambda: ended() or failing()),
+            )
+            await self._tree.living.replace(workers, settings.server.reload_drain_seconds)
         except BaseException:
             new.crew.close_own()
-            self._tree.remove_later([spec.name for spec in added])
+            self._tree.living.remove_later([spec.name for spec in added])
             raise
         self.crew.close_own()
         self.settings, self.text, self.crew = settings, text, new.crew
-        gone = [f"engine:{name}" for name in mine if name not in theirs]
-        self._tree.remove_later(gone)
+        self._tree.living.remove_later(mine.keys() - theirs.keys())
 
     @property
     def _embedded(self) -> bool:
@@ -199,6 +206,22 @@ class House:
     def _local_models(self) -> list[ModelSettings]:
         local = (m for m in self.settings.models if any(e.backend == "local" for e in m.endpoints))
         return list(local)
+
+    def _helpers(self) -> tuple[ChildSpec, ...]:
+        """Return what the workers ask on this machine: an engine per local model, a tokenizer."""
+        helpers = [self._engine(model) for model in self._local_models()]
+        if (path := tokenizer_socket(self.settings, self.data)) is not None:
+            helpers.append(
+                ChildSpec(
+                    name=TOKENIZER,
+                    role=TOKENIZER,
+                    argv=(sys.executable, "-m", "gateway.tokenizer", str(path)),
+                    env=self.env,
+                    stop_grace_s=SupervisorSettings().tokenizer_stop_grace_s,
+                    socket=path,
+                )
+            )
+        return tuple(helpers)
 
     def _engine(self, model: ModelSettings) -> ChildSpec:
         endpoint = next(e for e in model.endpoints if e.backend == "local")
@@ -240,14 +263,14 @@ class House:
         sys.stdout.flush()
         self.lock.update(announced=True)
 
-    async def _until_ready(self, is_failing: IsFailing = lambda: False) -> None:
+    async def _until_ready(self, is_failing: IsFailing = _never) -> None:
         loop = asyncio.get_running_loop()
         next_word = loop.time() + PROGRESS_S
         async with AsyncExitStack() as stack:
             for name, client in await self.crew.probes(stack):
                 while waiting := await self._waiting_for(name, client):
                     if is_failing():
-                        raise StartFailed(f"{name} ends as soon as it starts; see its log")
+                        raise StartFailed(f"what is started ends at once ({waiting}); see the log")
                     if loop.time() >= next_word:
                         next_word = loop.time() + PROGRESS_S
                         click.echo(f"starting: {waiting}", err=True)

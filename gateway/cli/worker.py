@@ -9,7 +9,7 @@ import click
 
 from gateway import config, garbage, server, shared_metrics
 from gateway.app import create_app
-from gateway.cli.common import Options, common, pepper, redis_url
+from gateway.cli.common import Options, common, pepper, redis_url, tokenizer_socket
 from gateway.log import configure_logging
 from gateway.supervisor.lockfile import lock_path, read_lock
 from gateway.wiring import WorkerConfig
@@ -55,6 +55,7 @@ def worker(
             redis_url=redis_url(settings, options.data),
             pepper=pepper(options.data),
             engines=dict(_pair(engine) for engine in engines),
+            tokenizer=str(tokenizer_socket(settings, options.data) or ""),
             announced=announced,
             metrics=metrics,
         )

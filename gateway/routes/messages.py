@@ -9,11 +9,14 @@ from litestar import Request, Response, post
 from litestar.openapi.spec import Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
+from backends.types import ChatRequest
 from backends.wire.messages import MESSAGES
 from backends.wire.messages_reply import input_estimate
 from backends.wire.messages_request import decode_count
+from gateway.auth import Caller
 from gateway.routes.ask import DIALECT, PREFIXES, asking
 from gateway.routes.guard import admit
+from gateway.tokens import NO_TEXT, plain_text
 from gateway.worker import Worker
 
 _MESSAGE = Schema(
@@ -46,22 +49,34 @@ messages = asking(
     [f"{prefix}/messages/count_tokens" for prefix in PREFIXES],
     status_code=200,
     name="count_tokens",
-    summary="Count the tokens of a message, by estimate",
-    description="Bytes of texts and tools, divided by four. See docs/api.md.",
+    summary="Count the tokens of a message",
+    description="By the model's tokenizer where one is configured, else an estimate that says so.",
     opt={DIALECT: MESSAGES},
 )
 async def count_tokens(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Estimate what a request would be; nothing is asked of an upstream, nothing is charged."""
+    """Count or estimate a request; nothing is asked of an upstream, nothing is charged."""
     worker: Worker = request.app.state.worker
     worker.check_room()
-    await admit(worker, request.scope["headers"])
+    caller = await admit(worker, request.scope["headers"])
     body = await worker.bodies.read(request.receive)
     try:
         asked = decode_count(body)
     finally:
         worker.bodies.release(body)
+    counted = await _counted(worker, caller, asked)
     return Response(
-        msgspec.json.encode({"input_tokens": input_estimate(asked)}),
+        msgspec.json.encode(
+            {"input_tokens": input_estimate(asked) if counted is None else counted}
+        ),
         media_type="application/json",
-        headers={"X-Tollway-Estimate": "true"},
+        headers={"X-Tollway-Estimate": "true"} if counted is None else None,
     )
+
+
+async def _counted(worker: Worker, caller: Caller, asked: ChatRequest) -> int | None:
+    """Return the exact count of texts and tools, where the first endpoint names a tokenizer."""
+    found = worker.table.described(asked.models[0])
+    if found is None or asked.required & NO_TEXT:
+        return None
+    _, endpoints = found
+    return await worker.tokens.count(caller.account, endpoints[0].tokenizer, plain_text(asked))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from gateway.supervisor.living import Group, IsFailing
 from gateway.supervisor.settings import Runtime, SupervisorSettings
 from gateway.supervisor.sockets import VALKEY_SOCKET, short_socket_path
-from gateway.supervisor.tree import Group, IsFailing
 from gateway.supervisor.valkey import VALKEY, valkey_log, valkey_spec, wait_ready
 
 

@@ -19,6 +19,11 @@ class Keeper:
     """One child that is to live until it is asked to stop.
 
     `run` belongs in a task of the owner's; after `stop` or `end_now` the owner cancels it.
+
+    Attributes:
+        spec: What is kept alive.
+        tried: Set once its first start was tried.
+        ends: How often it has ended, or could not be started.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Keeper:
         """
         self.spec = spec
         self.tried = asyncio.Event()
+        self.ends = 0
         self._settings = settings
         self._runtime = runtime
         self._on_change = on_change
@@ -72,6 +78,7 @@ class Keeper:
         while not self.is_retired():
             started_s = self._runtime.clock()
             outcome = await self._one_life()
+            self.ends += 1
             if self.is_retired():
                 return
             lived_s = self._runtime.clock() - started_s

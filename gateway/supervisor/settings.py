@@ -24,6 +24,7 @@ class SupervisorSettings:
         drain_seconds: Time that open streams get to finish.
         drain_margin_s: What a worker gets on top to settle and leave.
         engine_stop_grace_s: Time between SIGTERM and SIGKILL for an engine.
+        tokenizer_stop_grace_s: The same for the tokenizer, which has nothing to lose.
         valkey_stop_grace_s: The same for Valkey, which writes its log on the way out.
         abrupt_grace_s: The same for Valkey when everything is to end at once.
         orphan_stop_grace_s: The same for a Valkey that an earlier run left behind.
@@ -46,6 +47,7 @@ class SupervisorSettings:
     drain_seconds: float = 30.0
     drain_margin_s: float = 5.0
     engine_stop_grace_s: float = 10.0
+    tokenizer_stop_grace_s: float = 2.0
     valkey_stop_grace_s: float = 10.0
     abrupt_grace_s: float = 2.0
     orphan_stop_grace_s: float = 10.0

@@ -19,6 +19,7 @@ from gateway.supervisor.errors import DataFolderUnusable, ListenerFailed, Socket
 MAX_SOCKET_PATH_BYTES = 100  # the kernel takes 107, macOS 103 (unix(7), unix(4))
 LISTEN_BACKLOG = 2048
 VALKEY_SOCKET = "valkey.sock"
+TOKENIZER_SOCKET = "tokenizer.sock"
 
 
 def worker_socket_name(worker: str) -> str:

@@ -1,8 +1,8 @@
 """The supervisor's tree of children: started in order, kept alive, stopped in reverse.
 
-The only module that makes tasks, and it sees each of them to its end. Every child is spawned
-from the thread that runs the event loop, which must be the main thread: the kernel ends the
-children when that thread ends.
+When that happens, at which signal, and what the exit code is; what lives and how it is stopped
+is in `living.py`. Every child is spawned from the thread that runs the event loop, which must be
+the main thread: the kernel ends the children when that thread ends.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.errors import SupervisorError
 from gateway.supervisor.keeper import Keeper
+from gateway.supervisor.living import Group, Living, cancel
 from gateway.supervisor.lockfile import LockFile
 from gateway.supervisor.settings import Runtime, SupervisorSettings
 
@@ -25,28 +26,6 @@ logger = logging.getLogger(__name__)
 
 EXIT_DRAINED = 0
 EXIT_ENDED_AT_ONCE = 1
-
-IsFailing = Callable[[], bool]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Children that start together, and stop together.
-
-    Attributes:
-        name: `valkey`, `engines`, `workers`.
-        children: What to start.
-        ready: Awaited after the first start, before the next group; it is given a function
-            that says whether a child of the group keeps dying, and raises `StartFailed`.
-        on_ready: A step of the caller's, awaited once after that. What it raises ends the
-            supervisor.
-    """
-
-    name: str
-    children: tuple[ChildSpec, ...]
-    ready: Callable[[IsFailing], Awaitable[None]] | None = None
-    on_ready: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +45,12 @@ class Hooks:
     on_end: Callable[[str], None] | None = None
 
 
-@dataclass(slots=True)
-class _Running:
-    """A group's keepers, in the order of its children."""
-
-    group: Group
-    keepers: list[Keeper] = field(default_factory=list)
-
-    def is_failing(self) -> bool:
-        return any(keeper.is_failing() for keeper in self.keepers)
-
-
 class Supervisor:
-    """Runs an ordered list of groups of children until it is told to drain."""
+    """Runs an ordered list of groups of children until it is told to drain.
+
+    Attributes:
+        living: What runs now; its groups may be replaced, added to and taken away.
+    """
 
     def __init__(
         self,
@@ -109,9 +81,7 @@ class Supervisor:
         self._settings = settings or SupervisorSettings()
         self._hooks = hooks or Hooks()
         self._runtime = runtime or Runtime()
-        self._running: list[_Running] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._leaving: list[Keeper] = []
+        self.living = Living(lock, self._keeper, self._on_fault)
         self._hangup_wanted = False
         self._hangup: asyncio.Task[None] | None = None
         self._fault: BaseException | None = None
@@ -149,7 +119,7 @@ class Supervisor:
         if self._drain_wanted.is_set():
             return
         self._drain_wanted.set()
-        self._retire()
+        self.living.retire()
         if self._hooks.on_drain is not None:
             self._hooks.on_drain()
 
@@ -171,68 +141,9 @@ class Supervisor:
         """
         self._lock.update(announced=True)
 
-    def signal_group(self, name: str, signal_number: int) -> None:
-        """Signals every living child of the group of that name."""
-        for running in self._running:
-            if running.group.name == name:
-                for keeper in running.keepers:
-                    if keeper.child is not None:
-                        keeper.child.signal(signal_number)
-
-    async def replace(self, group: Group, patience_s: float) -> None:
-        """Starts a group beside the one of its name, which retires once the new one is ready.
-
-        The old children get SIGUSR1, and SIGTERM when they are still there after `patience_s`
-        or when the next replacement begins.
-
-        Args:
-            group: What is to take over; its children have names of their own.
-            patience_s: How long the old ones may take to leave.
-
-        Raises:
-            StartFailed: The new group did not become ready; the old one goes on.
-        """
-        await asyncio.gather(*(keeper.stop() for keeper in self._leaving))
-        self._leaving = []
-        running = await self._start_group(group)
-        try:
-            if group.ready is not None:
-                await group.ready(running.is_failing)
-        except BaseException:
-            await asyncio.gather(*(keeper.stop() for keeper in running.keepers))
-            self._running.remove(running)
-            raise
-        old = [one for one in self._running if one.group.name == group.name and one is not running]
-        for one in old:
-            self._running.remove(one)
-            self._leaving += one.keepers
-        for keeper in self._leaving:
-            keeper.retire()
-            self._own(_leave(keeper, patience_s)).add_done_callback(self._on_keeper_done)
-
-    async def add(self, group: Group) -> None:
-        """Starts a group before the last one, to be stopped after it."""
-        running = await self._start_group(group)
-        self._running.remove(running)
-        self._running.insert(len(self._running) - 1, running)
-
-    def remove_later(self, names: Collection[str]) -> None:
-        """Stops the children of these names once what was replaced has left."""
-        if names:
-            self._own(self._remove(names)).add_done_callback(self._on_keeper_done)
-
-    async def _remove(self, names: Collection[str]) -> None:
-        for keeper in self._leaving:
-            if keeper.child is not None:
-                await keeper.child.wait()
-        gone = [keeper for keeper in self._keepers() if keeper.spec.name in names]
-        await asyncio.gather(*(keeper.stop() for keeper in gone))
-        for running in self._running:
-            running.keepers = [keeper for keeper in running.keepers if keeper not in gone]
-
     def pids(self) -> dict[str, int]:
         """The living children: name to process id."""
-        alive = (keeper.child for keeper in self._keepers())
+        alive = (keeper.child for keeper in self.living.keepers())
         return {child.spec.name: child.pid for child in alive if child is not None}
 
     def _on_stop_signal(self) -> None:
@@ -246,8 +157,8 @@ class Supervisor:
     def _on_hangup(self) -> None:
         self._hangup_wanted = True
         if self._hangup is None or self._hangup.done():
-            self._hangup = self._own(self._on_hangups())
-            self._hangup.add_done_callback(self._on_keeper_done)
+            self._hangup = self.living.own(self._on_hangups())
+            self._hangup.add_done_callback(self.living.look_at)
 
     async def _on_hangups(self) -> None:
         while self._hangup_wanted and not self._drain_wanted.is_set():
@@ -272,97 +183,42 @@ class Supervisor:
                 loop.remove_signal_handler(number)
 
     async def _start_and_keep(self) -> None:
-        start = self._own(self._start())
-        drain = self._own(self._drain_wanted.wait())
+        start = self.living.own(self._start())
+        drain = self.living.own(self._drain_wanted.wait())
         await asyncio.wait({start, drain}, return_when=asyncio.FIRST_COMPLETED)
         if start.done():
             start.result()
             await drain
         else:
-            await _cancel(start)
+            await cancel(start)
 
     async def _start(self) -> None:
         for group in self._groups:
-            running = await self._start_group(group)
+            if self._drain_wanted.is_set():
+                return
+            running = await self.living.start(group)
             if group.ready is not None:
                 await group.ready(running.is_failing)
             if group.on_ready is not None:
                 await group.on_ready()
 
-    async def _start_group(self, group: Group) -> _Running:
-        running = _Running(group)
-        self._running.append(running)
-        for spec in group.children:
-            bounds, runtime, on_end = self._settings, self._runtime, self._hooks.on_end
-            keeper = Keeper(spec, bounds, runtime, self._record, on_end)
-            running.keepers.append(keeper)
-            self._own(keeper.run()).add_done_callback(self._on_keeper_done)
-        for keeper in running.keepers:
-            await keeper.tried.wait()
-        return running
-
     async def _stop(self) -> None:
         """Stops everything, in order or at once, and ends every task."""
         self.begin_drain()
-        self._retire()  # also what was started after an earlier begin_drain
-        drain = self._own(self._stop_in_order())
-        at_once = self._own(self._end_wanted.wait())
+        self.living.retire()  # also what was started after an earlier begin_drain
+        drain = self.living.own(self.living.stop_in_order())
+        at_once = self.living.own(self._end_wanted.wait())
         await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if not drain.done():
-            await _cancel(drain)
-            await asyncio.gather(*(keeper.end_now() for keeper in self._keepers()))
-        for task in list(self._tasks):
-            await _cancel(task)
-        self._record()
+            await cancel(drain)
+            await self.living.end_now()
+        await self.living.end_tasks()
         self._finished.set()
 
-    async def _stop_in_order(self) -> None:
-        groups = [[*running.keepers] for running in self._running]
-        groups[-1:] = [[*(groups[-1] if groups else []), *self._leaving]]
-        for keepers in reversed(groups):
-            await asyncio.gather(*(keeper.stop() for keeper in keepers))
+    def _keeper(self, spec: ChildSpec, on_change: Callable[[], None]) -> Keeper:
+        return Keeper(spec, self._settings, self._runtime, on_change, self._hooks.on_end)
 
-    def _retire(self) -> None:
-        for keeper in self._keepers():
-            keeper.retire()
-
-    def _keepers(self) -> list[Keeper]:
-        running = [keeper for running in self._running for keeper in running.keepers]
-        return [*running, *self._leaving]
-
-    def _record(self) -> None:
-        alive = (keeper.child for keeper in self._keepers())
-        try:
-            self._lock.set_children(child for child in alive if child is not None)
-        except OSError as error:
-            # The children matter more than the record of them.
-            logger.error("the lock file cannot be written: %s; free some space", error)
-
-    def _own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _on_keeper_done(self, task: asyncio.Task[None]) -> None:
-        """A keeper that raises is a fault of ours: end in order, then raise it from `run`."""
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            self._fault = self._fault or fault
-            self.begin_drain()
-
-
-async def _leave(keeper: Keeper, patience_s: float) -> None:
-    """Lets a retired child end by itself, and stops it when that takes too long."""
-    if (child := keeper.child) is not None:
-        child.signal(signal.SIGUSR1)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await child.wait()
-    await keeper.stop()
-
-
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("while ending: %r", error)
+    def _on_fault(self, fault: BaseException) -> None:
+        """A task that raises is a fault of ours: end in order, then raise it from `run`."""
+        self._fault = self._fault or fault
+        self.begin_drain()

@@ -39,6 +39,22 @@ def check_name(name: str) -> None:
     raise ValueError(f"write one of {known}, or file:PATH of a tokenizer.json")
 
 
+def check_present(name: str) -> None:
+    """Check that an encoding's file and library are there, without loading them.
+
+    Raises:
+        OSError, ImportError: saying which is not, and what to do.
+    """
+    if name.startswith("file:"):
+        if not Path(name.removeprefix("file:")).is_file():
+            raise FileNotFoundError(f"{name.removeprefix('file:')} is not there")
+        needed, package = ["tokenizers"], "tollway[local]"
+    else:
+        needed, package = ["tiktoken", "bpe_openai"], "tollway"
+    if any(find_spec(library) is None for library in needed):
+        raise ImportError(f"its library is missing; pip install '{package}'")
+
+
 @lru_cache(maxsize=MOST_LOADED)
 def load(name: str) -> Count:
     """Return how to count a text's tokens; seconds on first need.

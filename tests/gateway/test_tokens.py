@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.config import models_dir
 from gateway.tokenizer.encodings import check_name
 from gateway.tokenizer.server import serve
+from gateway.tokenizer.wire import Question, Reply, frame, read_frame
 from gateway.tokens import Tokens
 
 pytestmark = pytest.mark.anyio
@@ -76,3 +78,30 @@ async def test_without_the_process_there_is_no_count(tmp_path: Path) -> None:
     assert await tokens.count("acct", "cl100k_base", "x") is None
     await over.wait()
     silent.close()
+
+
+async def test_an_account_has_one_question_at_a_time(tmp_path: Path) -> None:
+    """However many of its requests want a count; other accounts do not wait for it."""
+    open_now: list[str] = []
+    most: list[list[str]] = []
+    both = asyncio.Event()
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        question = msgspec.msgpack.decode(await read_frame(reader), type=Question)
+        open_now.append(question.text)
+        most.append(sorted(open_now))
+        if {"a", "b"} <= set(open_now):
+            both.set()
+        await both.wait()
+        open_now.remove(question.text)
+        writer.write(frame(Reply(7)))
+        writer.close()
+
+    async with await asyncio.start_unix_server(reply, tmp_path / "s"):
+        tokens = Tokens(str(tmp_path / "s"))
+        asked = ["a", "a", "a", "b", "a"]
+        counts = await asyncio.gather(*(tokens.count(text, "cl100k_base", text) for text in asked))
+        counts.append(await tokens.count("a", "cl100k_base", "a"))
+    assert counts == [7] * 6
+    assert ["a", "b"] in most
+    assert max(texts.count("a") for texts in most) == 1

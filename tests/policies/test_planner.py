@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from backends.types import Usage
 from policies import cheapest, feasible, healthy, ordered
 from policies.charging import Bounds, Delivered, Outcome, bill
-from policies.planner import PROMPT_OVERHEAD_TOKENS, output_bound, plan
-from policies.pricing import Price, tariff
+from policies.planner import PROMPT_OVERHEAD_TOKENS, output_bound, plan, recounted
+from policies.pricing import Price, cost, tariff
 from policies.types import Candidate, EndpointView, Rejection, RouteContext, chain
 from tests.contracts.policy_contract import contexts, endpoint_lists
 from tests.policies.test_policies import CONTEXT, view
@@ -166,3 +166,30 @@ def test_what_a_plan_no_longer_keeps_has_a_reason() -> None:
     assert [c.view.id for c in less.candidates] == ["a"]
     assert less.rejections == (Rejection("b", "credit", "too dear"),)
     assert less.hold_nanodollars < route.hold_nanodollars
+
+
+@given(contexts, endpoint_lists.filter(bool), st.data(), st.integers(0, 10**6))
+def test_a_counted_prompt_is_never_held_for_more_and_its_hold_covers_its_bill(
+    context: RouteContext, views: list[EndpointView], draw: st.DataObject, count: int
+) -> None:
+    """As by bytes: any usage within the bounds, tiers and dearest kinds included."""
+    context = replace(context, images=0)
+    candidate = draw.draw(st.sampled_from(plan(context, views, []).candidates))
+    counted = recounted(candidate, count, context.copies)
+    assert counted.prompt_bound == min(candidate.prompt_bound, count + PROMPT_OVERHEAD_TOKENS)
+    assert counted.hold_nanodollars <= candidate.hold_nanodollars
+    if counted.prompt_bound == candidate.prompt_bound:
+        assert counted == candidate
+    prompt = draw.draw(st.integers(0, counted.prompt_bound))
+    completion = draw.draw(st.integers(0, counted.output_bound * context.copies))
+    cached = _share(draw, prompt)
+    usage = Usage(
+        prompt,
+        completion,
+        cached,
+        _share(draw, prompt - (cached or 0)),
+        _share(draw, completion),
+    )
+    tariff = counted.view.tariff
+    upstream = cost(tariff.price, usage).total_picodollars
+    assert tariff.charge_nanodollars(upstream) <= counted.hold_nanodollars

@@ -249,6 +249,13 @@ def test_one_function_at_will_is_the_only_one_there() -> None:
         encode_request(chat(tools=[TOOL], tool_choice=wish), model="m")
 
 
+def test_to_call_none_is_said_where_there_are_tools() -> None:
+    """Without tools there is nothing to say it of."""
+    body = encode_request(chat(tools=[TOOL], tool_choice="none"), model="m")
+    assert (body["tools"], body["tool_choice"]) == ([TOOL], "NONE")
+    assert "tool_choice" not in encode_request(chat(tool_choice="none"), model="m")
+
+
 @pytest.mark.parametrize(
     ("fields", "thinking"),
     [

@@ -656,3 +656,11 @@ def test_vendor_options_reach_only_the_endpoint_they_name() -> None:
     request = decode(provider={"options": {"acme": {"beta": 1}, "b": {"c": 2}}})
     body = encode_request(request, model="up", options_key="acme")
     assert (body["beta"], "c" in body) == (1, False)
+
+
+@pytest.mark.parametrize("tools", [[], [TOOL]])
+def test_to_call_none_of_the_given_tools_must_be_honored(tools: list[Any]) -> None:
+    """Lost, it would mean that the model may call."""
+    request = decode(tools=tools, tool_choice={"type": "none"})
+    assert request.params["tool_choice"] == "none"
+    assert ("tool_choice" in request.required) is bool(tools)

@@ -611,3 +611,20 @@ def test_a_function_may_leave_its_type_out() -> None:
     tools = decode(tools=[{"function": function}]).params["tools"]
     assert tools == [{"type": "function", "function": function}]
     assert refused(tools=[{"name": "f"}]).param == "tools[0].type"
+
+
+@pytest.mark.parametrize("choice", ["none", "auto", "required"])
+@pytest.mark.parametrize(
+    "tools", [None, [], [{"type": "function", "function": {"name": "f", "parameters": {}}}]]
+)
+def test_to_call_none_of_the_given_tools_is_no_default(choice: str, tools: Any) -> None:
+    """An endpoint that lost it would let the model call; without tools there is nothing to call."""
+    request = decode_request(
+        json.dumps(
+            {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+            | {"tool_choice": choice, "tools": tools}
+        ).encode()
+    ).request
+    wanted = choice == "required" or (choice == "none" and bool(tools))
+    assert ("tool_choice" in request.required) is wanted
+    assert request.params["tool_choice"] == choice

@@ -19,9 +19,10 @@ from gateway.supervisor.claim import claim_data_folder
 from gateway.supervisor.embedded import embedded_valkey
 from gateway.supervisor.errors import StartFailed, SupervisorError
 from gateway.supervisor.groups import valkey_group
+from gateway.supervisor.living import Group
 from gateway.supervisor.lockfile import LockFile, lock_path, read_lock
 from gateway.supervisor.settings import SupervisorSettings
-from gateway.supervisor.tree import Group, Hooks, Supervisor
+from gateway.supervisor.tree import Hooks, Supervisor
 
 pytestmark = pytest.mark.anyio
 MakeSpec = Callable[..., ChildSpec]
@@ -281,7 +282,7 @@ async def test_hangup_calls_its_hook_and_can_be_passed_on(
         await events.seen("up")
         os.kill(os.getpid(), signal.SIGHUP)
         await waiter.until_async(lambda: calls, "the hook is called")
-        supervisor.signal_group("workers", signal.SIGHUP)
+        supervisor.living.signal("workers", signal.SIGHUP)
         await events.seen("reloaded")
         assert not running.done()
 

@@ -12,9 +12,10 @@ from gateway.supervisor.child import ChildSpec
 from gateway.supervisor.claim import claim_data_folder
 from gateway.supervisor.errors import SupervisorError
 from gateway.supervisor.groups import valkey_group
+from gateway.supervisor.living import Group
 from gateway.supervisor.settings import SupervisorSettings
 from gateway.supervisor.sockets import short_socket_path
-from gateway.supervisor.tree import Group, Supervisor
+from gateway.supervisor.tree import Supervisor
 
 CHILD = Path(__file__).with_name("child_main.py")
 

@@ -1,0 +1,231 @@
+"""A prompt is counted exactly only where its bound by bytes does not fit the credit."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.types import ChatRequest, Native
+from gateway.tokens import plain_text, whole_text
+from tests.gateway_harness import Gateway, fake, model, running, settings, until
+
+pytestmark = pytest.mark.anyio
+
+PRICE = {"prompt": "1", "completion": "1"}
+DEAR = {"prompt": "100", "completion": "1"}
+WORDS = 2_000
+TEXT = "x " * WORDS
+"""Some 2,000 tokens in 4,000 bytes. By bytes it needs 0.0043 USD, by count less than 0.0024."""
+
+BY_COUNT, TOO_LITTLE, LESS_THAN_THE_OUTPUT = "0.003", "0.002", "0.0002"
+SEES = {
+    "backend": "openai",
+    "base_url": "http://127.0.0.1:1/v1",
+    "model": "m",
+    "price": PRICE,
+    "tokenizer": "o200k_base",
+}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real tokenizer process; its socket."""
+    path = tmp_path_factory.mktemp("t") / "s"
+    with subprocess.Popen([sys.executable, "-m", "gateway.tokenizer", str(path)]) as child:
+        try:
+            yield str(path)
+        finally:
+            child.terminate()
+
+
+async def served(path: str) -> None:
+    """Wait until the process listens."""
+    await until(lambda: Path(path).exists(), bound_s=30)
+
+
+@asynccontextmanager
+async def listener(path: Path) -> AsyncIterator[list[int]]:
+    """What grows with each question that anybody asks; nobody gets an answer."""
+    asked: list[int] = []
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(1)
+        writer.close()
+
+    async with await asyncio.start_unix_server(refuse, path):
+        yield asked
+
+
+def named(price: dict[str, str] = PRICE, **more: Any) -> dict[str, Any]:
+    """An endpoint whose prompts can be counted."""
+    return fake(price, tokens=3) | {"tokenizer": "o200k_base"} | more
+
+
+async def ask(gateway: Gateway, text: Any = TEXT, **more: Any) -> int:
+    """The status of one question with a long prompt."""
+    messages = [{"role": "user", "content": text}]
+    return (await gateway.chat(messages=messages, max_tokens=10, **more)).status_code
+
+
+async def test_what_does_not_fit_by_bytes_fits_by_count(redis_url: str, process: str) -> None:
+    """Held for the count and the template, charged as reported, in full."""
+    await served(process)
+    given = settings(model(named()))
+    async with running(redis_url, given, usd=BY_COUNT, tokenizer=process) as gateway:
+        answer = await gateway.chat(messages=[{"role": "user", "content": TEXT}], max_tokens=10)
+        assert answer.status_code == 200, answer.text
+        record = await gateway.generation(answer.json()["id"])
+        # The fake model reports a quarter of the bytes.
+        assert (await gateway.audited()).spent_nanodollars == (len(TEXT) // 4 + 3) * 1000
+        (line,) = await gateway.journal()
+        assert line.charge_nanodollars == (len(TEXT) // 4 + 3) * 1000
+        assert WORDS * 1000 < record["held_nanodollars"] < 2_400_000
+
+
+@pytest.mark.parametrize("usd", [TOO_LITTLE, LESS_THAN_THE_OUTPUT])
+async def test_a_count_that_does_not_help_is_a_402(redis_url: str, process: str, usd: str) -> None:
+    """Nothing is held, nothing charged."""
+    await served(process)
+    given = settings(model(named()))
+    async with running(redis_url, given, usd=usd, tokenizer=process) as gateway:
+        assert await ask(gateway) == 402
+        assert (await gateway.audited()).spent_nanodollars == 0
+
+
+async def test_what_is_too_dear_even_by_count_is_dropped(redis_url: str, process: str) -> None:
+    """The rest answers, the record says why the other did not."""
+    await served(process)
+    given = settings(model(named(DEAR, provider="dear"), named(provider="cheap")))
+    async with running(redis_url, given, usd=BY_COUNT, tokenizer=process) as gateway:
+        answer = await gateway.chat(messages=[{"role": "user", "content": TEXT}], max_tokens=10)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["provider"] == "cheap"
+        await gateway.audited()
+
+
+@pytest.mark.parametrize("nobody", ["", "gone"])
+async def test_without_the_process_the_bound_by_bytes_stands(
+    redis_url: str, tmp_path: Path, nobody: str
+) -> None:
+    """A refusal, and no error."""
+    path = str(tmp_path / nobody) if nobody else ""
+    given = settings(model(named()))
+    async with running(redis_url, given, usd=BY_COUNT, tokenizer=path) as gateway:
+        assert await ask(gateway) == 402
+        assert await ask(gateway, "x ") == 200
+        await gateway.audited()
+
+
+async def test_nothing_is_asked_where_a_count_cannot_matter(redis_url: str, tmp_path: Path) -> None:
+    """A prompt that fits, is free, has an image, or whose output alone is too dear."""
+    models = (
+        model(named(), id="named"),
+        model(named({"prompt": "0", "completion": "1000"}), id="free"),
+        model(named({"prompt": "1", "completion": "1000"}), id="output"),
+        model(fake(PRICE), id="unnamed"),
+        model(SEES, id="sees"),
+    )
+    async with (
+        listener(tmp_path / "s") as asked,
+        running(
+            redis_url, settings(*models), usd=BY_COUNT, tokenizer=str(tmp_path / "s")
+        ) as gateway,
+    ):
+        assert await ask(gateway, "x ", model="named") == 200
+        for name in ("free", "output", "unnamed"):
+            assert await ask(gateway, model=name) == 402, name
+        assert await ask(gateway, [{"type": "text", "text": TEXT}, IMAGE], model="sees") == 402
+        assert asked == []
+        assert await ask(gateway, model="named") == 402
+        assert asked == [1]
+        await gateway.audited()
+
+
+async def test_one_question_serves_every_endpoint_of_a_tokenizer(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """And each tokenizer is asked once."""
+    endpoints = [named(), named(), named(tokenizer="cl100k_base")]
+    async with (
+        listener(tmp_path / "s") as asked,
+        running(
+            redis_url,
+            settings(model(*endpoints)),
+            usd=BY_COUNT,
+            tokenizer=str(tmp_path / "s"),
+        ) as gateway,
+    ):
+        assert await ask(gateway) == 402
+        assert asked == [1, 1]
+
+
+async def test_the_route_that_counts_is_exact_with_a_tokenizer(
+    redis_url: str, process: str
+) -> None:
+    """Without the header of an estimate; with an image, or an unknown model, an estimate again."""
+    await served(process)
+    given = settings(model(named()), model(fake(), id="unnamed"))
+    text = "hello world"
+
+    async with running(redis_url, given, tokenizer=process) as gateway:
+
+        async def count(name: str = "demo/fake", **more: Any) -> tuple[int, bool]:
+            body = {"model": name, "messages": [{"role": "user", "content": text}]} | more
+            reply = await gateway.client.post(
+                "/v1/messages/count_tokens", json=body, headers={"x-api-key": gateway.key}
+            )
+            assert reply.status_code == 200, reply.text
+            return reply.json()["input_tokens"], "x-tollway-estimate" in reply.headers
+
+        assert await count() == (2, False)
+        with_tools, estimated = await count(
+            tools=[{"name": "now", "input_schema": {"type": "object"}}]
+        )
+        assert with_tools > 10
+        assert not estimated
+        assert await count("unnamed") == (len(text) // 4, True)
+        assert await count("nowhere") == (len(text) // 4, True)
+        source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+        blocks = [{"type": "text", "text": text}, {"type": "image", "source": source}]
+        seen = [{"role": "user", "content": blocks}]
+        assert await count(messages=seen) == (len(text) // 4, True)
+        assert (await gateway.audited()).spent_nanodollars == 0
+
+
+def test_what_is_counted_for_a_hold_has_everything_that_is_sent() -> None:
+    """Messages and parameters, or the client's own document where that is what travels."""
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}
+    request = ChatRequest(
+        models=("m",),
+        messages=(
+            {"role": "user", "content": [{"type": "text", "text": "one"}]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "two"},
+        ),
+        params={"tools": [{"type": "function"}], "response_format": {"type": "json_object"}},
+        required=frozenset(),
+        prompt_bytes=100,
+    )
+    whole = whole_text(request)
+    for piece in ("one", "two", "look", "tool_call_id", "json_object", '"tools"'):
+        assert piece in whole
+    assert plain_text(request).split("\n") == [
+        "one",
+        "look",
+        '{"a":1}',
+        "two",
+        '[{"type":"function"}]',
+    ]
+    native = Native("messages", {"system": "three"})
+    own = ChatRequest(
+        models=("m",), messages=(), params={}, required=frozenset(), prompt_bytes=1, native=native
+    )
+    assert whole_text(own) == '{"system":"three"}'

@@ -89,31 +89,25 @@ class AnswerDecoder(ABC):
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Return the events that ``data`` completes."""
-        events: list[StreamEvent] = []
         if self._frames is not None:
-            self._take(self._frames.feed(data), events)
-        elif self._whole is not None:
+            return self._take(self._frames.feed(data), self.payload)
+        if self._whole is not None:
             self._whole.append(data)
         elif start := data.removeprefix(_BOM).lstrip(_SPACE):
             self._frames = self.framing(start[:1])
-            if self._frames is None:
-                self._whole = [start]
-            else:
-                self._take(self._frames.feed(start), events)
-        return events
+            if self._frames is not None:
+                return self._take(self._frames.feed(start), self.payload)
+            self._whole = [start]
+        return []
 
     def end(self) -> list[StreamEvent]:
         """The body ended: finish if the answer is complete."""
         events: list[StreamEvent] = []
-        if self.done or self.failure is not None:
-            return events
         if self._whole is not None:
-            self._take((b"".join(self._whole),), events, whole=True)
+            events = self._take((b"".join(self._whole),), self._take_document)
         elif self._frames is not None:
-            self._take(self._frames.end(), events)
-        if not self.done and self.failure is None:
-            self._take((_DONE,), events)
-        return events
+            events = self._take(self._frames.end(), self.payload)
+        return events + self._take((_DONE,), self._marked)
 
     # What a wire's module gives.
 
@@ -220,31 +214,28 @@ class AnswerDecoder(ABC):
         events.append(Finish(ends, usage, self._dropped, self.extras or None))
 
     def _take(
-        self, payloads: Iterable[bytes], events: list[StreamEvent], *, whole: bool = False
-    ) -> None:
-        over = self.done or self.failure is not None  # a payload may set either
-        if over:
-            return
+        self,
+        payloads: Iterable[bytes],
+        take: Callable[[bytes, list[StreamEvent]], None],
+    ) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if self.done or self.failure is not None:
+            return events
         try:
             for payload in payloads:
-                if payload.startswith(_DONE) and payload.rstrip() == _DONE:
-                    self.complete(events)
-                    return
                 try:
-                    if whole:
-                        self._take_document(payload, events)
-                    else:
-                        self.payload(payload, events)
+                    take(payload, events)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    self._drop(payload, error)
+                    self._drop(payload, error, events)
                 if self.done:
-                    return
+                    break
         except EventTooLong as error:
             self.failure = ProtocolError(f"the upstream's stream: {error}")
         except RecursionError:
             self.failure = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
         except BackendError as error:
             self.failure = error
+        return events
 
     def _take_document(self, body: bytes, events: list[StreamEvent]) -> None:
         try:
@@ -259,12 +250,20 @@ class AnswerDecoder(ABC):
             raise stream_error(document)
         self.document(document, events)
 
-    def _drop(self, payload: bytes, error: Exception) -> None:
-        """Count what is not JSON.
+    def _marked(self, marker: bytes, events: list[StreamEvent]) -> None:
+        """The end is marked, or none was to come."""
+        del marker
+        self.complete(events)
+
+    def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
+        """Take the end marker of OpenAI's streams; count what else is not JSON.
 
         Raises:
             ProtocolError: it is JSON, but of another wire.
         """
+        if payload.rstrip() == _DONE:
+            self.complete(events)
+            return
         if isinstance(error, msgspec.ValidationError) and is_json(payload):
             raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
         self._dropped += 1
@@ -293,7 +292,7 @@ def word(value: Any) -> str | None:
 
 def count(value: Any) -> int | None:
     """Read a token count. A negative one is kept: the bill has to see it to distrust it."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if value.__class__ is int else None  # a bool is none
 
 
 def json_text(value: Any) -> str:

@@ -168,7 +168,7 @@ _CODES: Mapping[type[BackendError], str] = {
         "content_policy_violation content_filter moderation_blocked responsibleaipolicyviolation"
     ),
     EndpointRejected: (
-        "invalid_api_key api_key_invalid model_not_found expiredtokenexception "
+        "invalid_api_key api_key_invalid expiredtokenexception "
         "unrecognizedclientexception invalidsignatureexception accessdeniedexception"
     ),
     RateLimited: (

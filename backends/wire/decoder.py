@@ -143,6 +143,8 @@ class AnswerDecoder(ABC):
 
     def say(self, events: list[StreamEvent], event: Content) -> None:
         """Add content of a choice."""
+        if not self._started:
+            self.begin(events)
         events.append(event)
         self._spoke.add(event.index)
         self._stale = True
@@ -157,6 +159,8 @@ class AnswerDecoder(ABC):
         arguments: str = "",
     ) -> None:
         """Add a piece of the call at ``position`` of a choice; id and name count once."""
+        if not self._started:
+            self.begin(events)
         self._spoke.add(index)
         self._stale = True
         self.calls.add(events, (index, position), (word(id), name), arguments)
@@ -189,6 +193,8 @@ class AnswerDecoder(ABC):
         if usage is None:
             return
         self._usage, self._stale = usage, False
+        if not self._started:
+            self.begin(events)
         if not self._ends:
             events.append(UsageUpdate(usage.prompt_tokens, usage.completion_tokens))
 

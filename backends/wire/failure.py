@@ -126,7 +126,8 @@ def error_words(error: object, wrapped: int = _WRAPPED) -> tuple[str, str | None
         words = words.get("msg") or words.get("message") or ""
     metadata = error.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str) and raw:
-        words = raw  # what the provider behind a router said
+        # What the provider behind a router said, after the router's own words.
+        words = f"{words}: {_unwrapped(raw, wrapped)}" if words else raw
     code = error.get("code")
     return _unwrapped(str(words), wrapped), str(code) if code is not None else None
 

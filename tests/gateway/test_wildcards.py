@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import backends
+from backends.vendors import Vendor
 from gateway import config, endpoints, prices
 from gateway.endpoint_settings import EndpointSettings
 from gateway.settings import ModelSettings
@@ -172,11 +173,12 @@ def test_vendors_are_usual_where_address_key_and_prices_are_known(
     """From the constants of a kind's module, and from the rows of quirks."""
     monkeypatch.undo()
     rows = {
-        "acme": _Row("https://api.acme.example/v1", "ACME_KEY", "openai"),
-        "own": _Row("", "OWN_KEY", "openai"),
-        "unpriced": _Row("https://x.example/v1", "X_KEY", ""),
+        "acme": Vendor(base_url="https://api.acme.example/v1", key_env="ACME_KEY", prices="openai"),
+        "own": Vendor(key_env="OWN_KEY", prices="openai"),
+        "unpriced": Vendor(base_url="https://x.example/v1", key_env="X_KEY"),
     }
-    monkeypatch.setattr(backends, "_vendors", lambda: rows)
+    monkeypatch.setattr(backends, "vendors", lambda: tuple(rows))
+    monkeypatch.setattr(backends, "vendor", rows.__getitem__)
     backends.usual.cache_clear()
     try:
         found = {vendor.name: vendor for vendor in backends.usual()}
@@ -186,10 +188,3 @@ def test_vendors_are_usual_where_address_key_and_prices_are_known(
     assert not {"own", "unpriced"} & set(found)
     assert backends.price_list("openai", {"vendor": "acme"}) == "openai"
     assert backends.price_list("fake", {}) == ""
-
-
-class _Row:
-    """A vendor's row."""
-
-    def __init__(self, base_url: str, key_env: str, prices: str) -> None:
-        self.base_url, self.key_env, self.prices = base_url, key_env, prices

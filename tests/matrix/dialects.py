@@ -5,6 +5,7 @@ Written from the vendors' descriptions of their APIs (read 2026-11), not from ou
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Dialect:
     """Takes the events: name (or an empty text) and decoded data."""
 
     scenarios: tuple[str, ...] = ("text", "tools", "reasoning")
+    unknown_count: int | None = None
+    """What stands for a count of details that nobody reported."""
 
 
 def events(body: bytes) -> list[tuple[str, Any]]:
@@ -194,8 +197,8 @@ def _whole_responses(body: dict[str, Any]) -> Seen:
         elif item["type"] == "reasoning":
             parts = (item.get("summary") or []) + (item.get("content") or [])
             seen.reasoning += "".join(part["text"] for part in parts)
-            if item.get("encrypted_content"):
-                seen.signatures.append(item["encrypted_content"])
+            if signature := item.get("encrypted_content") or item.get("signature"):
+                seen.signatures.append(signature)
     if body["status"] == "completed":
         seen.finish = "tool_calls" if seen.calls else "stop"
     _usage(seen, body["usage"], "input_tokens", "output_tokens")
@@ -254,12 +257,21 @@ def _whole_messages(body: dict[str, Any]) -> Seen:
             seen.reasoning += block["thinking"]
             seen.signatures += [block["signature"]] if block.get("signature") else []
         elif block["type"] == "redacted_thinking":
-            seen.signatures.append(block["data"])
+            seen.signatures.append(_inner(block["data"]))
         elif block["type"] == "tool_use":
             seen.calls[block["id"]] = (block["name"], json.dumps(block["input"]))
     seen.finish = _STOPS.get(body["stop_reason"])
     _messages_usage(seen, body["usage"])
     return seen
+
+
+def _inner(data: str) -> str:
+    """Return what another vendor wants back, which travels to these clients in an envelope."""
+    mark, found, envelope = data.partition("tollway-reasoning:")
+    if not found:
+        return mark
+    entry = json.loads(base64.b64decode(envelope))
+    return str(entry.get("data") or entry.get("signature"))
 
 
 def _messages_usage(seen: Seen, usage: dict[str, Any]) -> None:
@@ -344,7 +356,12 @@ COMPLETIONS = Dialect(
     ("text",),
 )
 RESPONSES = Dialect(
-    "responses", "/v1/responses", _ask_responses, _whole_responses, _stream_responses
+    "responses",
+    "/v1/responses",
+    _ask_responses,
+    _whole_responses,
+    _stream_responses,
+    unknown_count=0,  # the SDKs insist on a number
 )
 MESSAGES = Dialect("messages", "/v1/messages", _ask_messages, _whole_messages, _stream_messages)
 EMBEDDINGS = Dialect(

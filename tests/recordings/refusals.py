@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from email.utils import parsedate_to_datetime
 
 from backends.errors import (
     BackendError,
@@ -66,9 +67,14 @@ def message(body: bytes) -> str:
 
 def delay_s(case: Case) -> float | None:
     """Return how long to wait, in seconds, from the header or from Google's RetryInfo."""
-    for name, value in case.headers:
-        if name.lower() == "retry-after":
-            return float(value)
+    headers = {name.lower(): value for name, value in case.headers}
+    if "retry-after" in headers:
+        return float(headers["retry-after"])
+    if headers.get("x-ratelimit-remaining") == "0":  # OpenRouter: when it begins again, in ms
+        return (
+            int(headers["x-ratelimit-reset"]) / 1000
+            - parsedate_to_datetime(headers["date"]).timestamp()
+        )
     found = re.search(rb'"retryDelay": *"([0-9.]+)s"', case.body)
     return float(found[1]) if found else None
 

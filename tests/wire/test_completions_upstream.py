@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.test_recordings import ROOT
 
 from backends.errors import BackendError, ProtocolError, RequestRejected, StreamTruncated
 from backends.types import ChoiceEnd, Finish, Native, ResponseStart, StreamEvent, TextDelta, Usage
@@ -134,39 +133,3 @@ def test_a_conversation_is_refused_by_name(messages: Any) -> None:
     """There is no template here that would write it as one prompt."""
     with pytest.raises(RequestRejected, match="this endpoint"):
         sent(messages=messages)
-
-
-RECORDED = [
-    folder
-    for pattern in ("openai-completions/text*", "azure-openai-completions/*", "vllm/text*",
-                    "together/text--*")
-    for folder in sorted(ROOT.glob(pattern))
-    if b'"text_completion"' in (folder / "response.body").read_bytes()
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "folder",
-    [pytest.param(f, id=f"{f.parent.name}/{f.name}") for f in RECORDED]
-    or [pytest.param(None, marks=pytest.mark.skip("no recordings beside this checkout"))],
-)
-def test_a_recorded_completion_is_read(folder: Any) -> None:
-    """The same text as the plainest reader finds, and a finish."""
-    body = (folder / "response.body").read_bytes()
-    if json.loads((folder / "meta.json").read_text())["framing"] == "payload-lines":
-        body = b"".join(b"data: " + line + b"\n\n" for line in body.splitlines() if line)
-    if body.lstrip().startswith(b"{"):
-        documents = [json.loads(body)]
-    else:
-        lines = [line[5:].strip() for line in body.splitlines() if line.startswith(b"data:")]
-        documents = [json.loads(line) for line in lines if line not in (b"[DONE]", b"")]
-    wanted: dict[int, str] = {}
-    for choice in (c for document in documents for c in document["choices"]):
-        wanted[choice["index"]] = wanted.get(choice["index"], "") + choice["text"]
-    for cuts in ([], [1, len(body) // 2], list(range(0, len(body), 7))):
-        events, failure = play(*split(body, cuts))
-        assert failure is None
-        assert isinstance(events[-1], Finish)
-        for index, text in wanted.items():
-            said = [e.text for e in events if isinstance(e, TextDelta) and e.index == index]
-            assert "".join(said) == text

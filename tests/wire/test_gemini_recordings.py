@@ -10,10 +10,9 @@ import json
 import random
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from tests.wire.test_recordings import ROOT, Recording
 
 from backends.collect import Choice
 from backends.errors import (
@@ -26,11 +25,20 @@ from backends.errors import (
 )
 from backends.types import CONTENT, Finish, ResponseStart
 from backends.wire.failure import refusal
+from tests.recordings.cases import ROOT
 from tests.wire.test_gemini_stream import collected, play
 from tests.wire.test_sse import split
 
 BLOCKED = "streaming-failure-prompt-blocked-safety"
 BROKEN = "streaming-failure-error-mid-stream"
+
+
+class Recording(NamedTuple):
+    """One recorded answer."""
+
+    name: str
+    meta: dict[str, Any]
+    body: bytes
 
 
 @functools.cache

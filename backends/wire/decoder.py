@@ -37,6 +37,8 @@ from backends.wire.sse import EventTooLong, SSEDecoder
 _DONE: Final = b"[DONE]"
 _SPACE: Final = b" \t\r\n"
 _BOM: Final = b"\xef\xbb\xbf"
+_NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError)
+_BROKEN: Final = (BackendError, EventTooLong, RecursionError)
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -89,25 +91,50 @@ class AnswerDecoder(ABC):
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Return the events that ``data`` completes."""
-        if self._frames is not None:
-            return self._take(self._frames.feed(data), self.payload)
-        if self._whole is not None:
-            self._whole.append(data)
-        elif start := data.removeprefix(_BOM).lstrip(_SPACE):
-            self._frames = self.framing(start[:1])
-            if self._frames is not None:
-                return self._take(self._frames.feed(start), self.payload)
-            self._whole = [start]
-        return []
+        frames = self._frames
+        if frames is None:
+            return self._first_read(data)
+        events: list[StreamEvent] = []
+        over = self.done or self.failure is not None  # a payload may set either
+        if over:
+            return events
+        try:
+            for payload in frames.feed(data):
+                try:
+                    self.payload(payload, events)
+                except _NOT_READ as error:
+                    self._drop(payload, error, events)
+                if self.done:
+                    break
+        except _BROKEN as error:
+            self._break(error)
+        return events
 
     def end(self) -> list[StreamEvent]:
         """The body ended: finish if the answer is complete."""
         events: list[StreamEvent] = []
+        over = self.done or self.failure is not None
+        if over:
+            return events
+        take: Callable[[bytes, list[StreamEvent]], None] = self.payload
+        rest: Iterable[bytes] = ()
         if self._whole is not None:
-            events = self._take((b"".join(self._whole),), self._take_document)
+            take, rest = self._take_document, (b"".join(self._whole),)
         elif self._frames is not None:
-            events = self._take(self._frames.end(), self.payload)
-        return events + self._take((_DONE,), self._marked)
+            rest = self._frames.end()
+        try:
+            for payload in rest:
+                try:
+                    take(payload, events)
+                except _NOT_READ as error:
+                    self._drop(payload, error, events)
+                if self.done:
+                    break
+            if not self.done:
+                self.complete(events)
+        except _BROKEN as error:
+            self._break(error)
+        return events
 
     # What a wire's module gives.
 
@@ -219,34 +246,30 @@ class AnswerDecoder(ABC):
         self.begin(events)
         events.append(Finish(ends, usage, self._dropped, self.extras or None))
 
-    def _take(
-        self,
-        payloads: Iterable[bytes],
-        take: Callable[[bytes, list[StreamEvent]], None],
-    ) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
-        if self.done or self.failure is not None:
-            return events
-        try:
-            for payload in payloads:
-                try:
-                    take(payload, events)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    self._drop(payload, error, events)
-                if self.done:
-                    break
-        except EventTooLong as error:
-            self.failure = ProtocolError(f"the upstream's stream: {error}")
-        except RecursionError:
-            self.failure = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
-        except BackendError as error:
-            self.failure = error
-        return events
+    def _first_read(self, data: bytes) -> list[StreamEvent]:
+        """Take the beginning of the body, or more of a document."""
+        if self._whole is not None:
+            self._whole.append(data)
+        elif start := data.removeprefix(_BOM).lstrip(_SPACE):
+            self._frames = self.framing(start[:1])
+            if self._frames is not None:
+                return self.feed(start)
+            self._whole = [start]
+        return []
+
+    def _break(self, error: Exception) -> None:
+        """Note why the answer broke."""
+        if isinstance(error, EventTooLong):
+            error = ProtocolError(f"the upstream's stream: {error}")
+        elif isinstance(error, RecursionError):
+            error = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
+        assert isinstance(error, BackendError)
+        self.failure = error
 
     def _take_document(self, body: bytes, events: list[StreamEvent]) -> None:
         try:
             document = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _NOT_READ as error:
             raise StreamTruncated(f"the upstream's answer is not whole: {error}") from None
         if isinstance(document, list) and len(document) == 1:
             document = document[0]
@@ -255,11 +278,6 @@ class AnswerDecoder(ABC):
         if document.get("error"):
             raise stream_error(document)
         self.document(document, events)
-
-    def _marked(self, marker: bytes, events: list[StreamEvent]) -> None:
-        """The end is marked, or none was to come."""
-        del marker
-        self.complete(events)
 
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """Take the end marker of OpenAI's streams; count what else is not JSON.
@@ -312,6 +330,6 @@ def is_json(payload: bytes) -> bool:
     """Whether a payload is one JSON document."""
     try:
         _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_READ:
         return False
     return True

@@ -80,6 +80,8 @@ class GeminiDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         super().__init__(new_id)
         self._speakers: dict[int, _Speaker] = {}
+        self._counted = b""
+        """The last chunk with counts: all that it says of them is read at the end, once."""
 
     def framing(self, first: bytes) -> Framing | None:
         """See ``AnswerDecoder``: without ``alt=sse`` the stream is an array."""
@@ -105,7 +107,7 @@ class GeminiDecoder(AnswerDecoder):
         if chunk.prompt_feedback is not None:
             self._feedback(chunk.prompt_feedback, events)
         if chunk.usage_metadata is not None:
-            self.extras["usageMetadata"] = chunk.usage_metadata
+            self._counted = payload
             self.report(read_usage(chunk.usage_metadata, silent=not self._spoke), events)
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
@@ -115,6 +117,8 @@ class GeminiDecoder(AnswerDecoder):
     def complete(self, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; an error may also follow chunks that each had a finish reason."""
         self._stray()
+        if self._counted:
+            self.extras["usageMetadata"] = msgspec.json.decode(self._counted)["usageMetadata"]
         super().complete(events)
 
     def _candidate(

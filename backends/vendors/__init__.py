@@ -52,6 +52,9 @@ class Vendor(Form, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_header: str = ""
     """The header of its key; empty: ``Authorization``, as a bearer token."""
 
+    request_id: bool = True
+    """Whether it takes our ``X-Request-Id``; some servers refuse one that is no UUID."""
+
     aliases: frozenset[str] = frozenset()
     """Other names for it."""
 

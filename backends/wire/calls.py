@@ -73,12 +73,14 @@ class ToolCalls:
         if not call.said.strip():
             events.append(ToolCallDelta(*place, None, None, "{}"))
 
-    def end_all(self, events: list[StreamEvent], index: int) -> bool:
-        """All calls of a choice are complete; say whether there are any."""
-        places = [place for place in self._calls if place[0] == index]
-        for place in places:
+    def any_of(self, index: int) -> bool:
+        """Whether a choice has called."""
+        return any(place[0] == index for place in self._calls)
+
+    def end_all(self, events: list[StreamEvent]) -> None:
+        """The answer is over, and so are its calls."""
+        for place in self._calls:
             self.end(events, place)
-        return bool(places)
 
     def _open(self, events: list[StreamEvent], place: Place, call: _Call) -> None:
         if not call.id or call.id in self._ids:

@@ -205,8 +205,6 @@ class AnswerDecoder(ABC):
             UpstreamFailed: the word means that the answer failed.
         """
         reason = reason or reason_of(raw)
-        if self.calls.end_all(events, index) and reason == "stop":
-            reason = "tool_calls"
         if reason == "error":
             raise UpstreamFailed(f"the upstream ended its answer with finish reason {raw!r}")
         self._ends[index] = ChoiceEnd(index, reason, raw)
@@ -240,7 +238,8 @@ class AnswerDecoder(ABC):
             raise StreamTruncated("the upstream's stream ended without a finish reason")
         if cut := sorted(self._spoke - self._ends.keys()):
             raise StreamTruncated(f"the upstream's stream ended before choice {cut[0]} did")
-        ends = tuple(self._ends[index] for index in sorted(self._ends))
+        self.calls.end_all(events)
+        ends = tuple(self._with_calls(self._ends[index]) for index in sorted(self._ends))
         # A count that content followed is no report of the whole answer.
         usage = None if self._stale else self._usage
         self.begin(events)
@@ -265,6 +264,12 @@ class AnswerDecoder(ABC):
             error = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
         assert isinstance(error, BackendError)
         self.failure = error
+
+    def _with_calls(self, end: ChoiceEnd) -> ChoiceEnd:
+        """Return how a choice ended: a plain stop after calls is a wait for their results."""
+        if end.reason != "stop" or not self.calls.any_of(end.index):
+            return end
+        return ChoiceEnd(end.index, "tool_calls", end.raw_reason)
 
     def _take_document(self, body: bytes, events: list[StreamEvent]) -> None:
         try:

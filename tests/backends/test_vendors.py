@@ -14,7 +14,8 @@ from backends.openai_like import fields_of
 from backends.types import ProviderPreferences
 from backends.vendors import Vendor, names, vendor
 from backends.wire.openai_form import Form, shaped
-from tests.contracts.backend_contract import replace_request
+from tests.contracts.backend_contract import everything, replace_request
+from tests.upstream import Exchange, answer, serving
 
 NAMED = [
     "openai", "mistral", "groq", "deepseek", "xai", "together", "fireworks", "cerebras",
@@ -194,3 +195,21 @@ def test_vendor_options_have_the_last_word() -> None:
     request = replace_request(provider=options)
     sent = shaped(request, vendor("mistral"), model="m", options_key="mi")
     assert sent["safe_prompt"] is True
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("name", "takes"), [("llama-cpp", False), ("groq", True), ("", True)])
+async def test_our_request_id_goes_only_to_servers_that_take_one(name: str, takes: bool) -> None:
+    """The server of llama-cpp-python answers 400 to an id that is no UUID."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.send(*answer("Hi"))
+        await exchange.end()
+
+    async with serving(script) as upstream:
+        options = {"vendor": name} if name else {}
+        backend = build(BackendConfig("openai", "m", upstream.base_url, options=options))
+        await everything(backend)
+        await backend.aclose()
+    assert ("x-request-id" in upstream.requests[0].headers) is takes

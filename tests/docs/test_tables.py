@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 import typing
@@ -18,13 +19,16 @@ from pydantic_core import PydanticUndefined
 
 import backends
 from backends import fake
+from backends.base import BackendConfig
+from backends.vendors import names as vendor_names
+from backends.vendors import vendor as row_of
 from backends.wire import openai_request as wire
 from backends.wire import responses_request
 from gateway.app import NOT_OFFERED, create_routes
 from gateway.cli import main
 from gateway.cli.models import KEY_VARIABLE
 from gateway.config import Environment
-from gateway.endpoint_settings import CAPABILITIES, Frozen
+from gateway.endpoint_settings import CAPABILITIES, EndpointSettings, Frozen
 from gateway.errors import _KINDS
 from gateway.settings import Settings
 from gateway.telemetry import Metrics
@@ -36,6 +40,7 @@ from tests.gateway_harness import PEPPER, model, settings
 from tests.gateway_harness import fake as fake_endpoint
 
 CONFIGURATION = "docs/configuration.md"
+BACKENDS = "docs/backends.md"
 COMMON = {"--json", "--config", "--data", "--help"}
 
 
@@ -61,6 +66,8 @@ def keys_of(kind: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
     for name, field in kind.model_fields.items():
         if issubclass(kind, Frozen) and name in kind.later:
             continue
+        if (kind, name) == (EndpointSettings, "options"):
+            continue  # gathered from keys that stand beside the others
         inner = model_in(field.annotation)
         yield f"{path}{name}", shown(field.get_default(call_default_factory=True))
         if inner is not None:
@@ -77,20 +84,89 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for found in inner if found is not None), None)
 
 
-def script_keys() -> Iterator[tuple[str, str]]:
-    """Return the keys of the fake's script."""
-    for prefix, kind in (("script.", fake.Script), ("script.fail.", fake.Failure)):
-        for field in msgspec.structs.fields(kind):
-            yield f"{prefix}{field.name}", shown(field.default)
+def fields_of(kind: Any, prefix: str = "") -> dict[str, str]:
+    """Return the fields of a msgspec struct with their defaults, as the page writes them."""
+    found = {}
+    for field in msgspec.structs.fields(kind):
+        made = field.default_factory is not msgspec.NODEFAULT
+        default = field.default_factory() if made else field.default
+        found[f"{prefix}{field.name}"] = shown(default)
+    return found
+
+
+def key_table(text: str) -> dict[str, str]:
+    """Return the keys of a page's tables with their defaults."""
+    return {row[0].strip("`"): row[1] for row in rows(text) if len(row) == 3}
 
 
 def test_every_key_of_the_configuration_is_documented_with_its_default() -> None:
     """The page has each key once, with the default that the settings have, and no other."""
-    table = {
-        key.strip("`"): default
-        for key, default, *_ in (row for row in rows(prose(CONFIGURATION)) if len(row) == 3)
-    }
-    assert table == dict([*keys_of(Settings), *script_keys()])
+    assert key_table(prose(CONFIGURATION)) == dict(keys_of(Settings))
+
+
+@pytest.mark.parametrize("kind", backends.kinds())
+def test_every_key_of_a_kind_is_documented_with_its_default(kind: str) -> None:
+    """Each kind has a section, with the keys that only it has and no other."""
+    options = getattr(importlib.import_module(f"backends.{kind}"), "Options", None)
+    wanted = fields_of(options) if options else {}
+    assert key_table(section(BACKENDS, f"## `{kind}`")) == wanted
+
+
+def test_what_is_known_of_a_kind_without_configuration_is_documented() -> None:
+    """Which have list prices, and where their keys usually stand."""
+    text = section(BACKENDS, "# Backends").partition("List prices are known")[2]
+    modules = {kind: importlib.import_module(f"backends.{kind}") for kind in backends.kinds()}
+    priced = {kind for kind, module in modules.items() if hasattr(module, "PRICES")}
+    variables = {module.KEY_ENV for module in modules.values() if hasattr(module, "KEY_ENV")}
+    assert words(text.partition("The extras")[0]) - {"price"} == priced | variables
+
+
+def test_every_key_of_a_script_is_documented_with_its_default() -> None:
+    """What the fake does, and how it fails."""
+    wanted = fields_of(fake.Script, "script.") | fields_of(fake.Failure, "script.fail.")
+    assert key_table(section(BACKENDS, "### Scripts")) == wanted
+
+
+def honored(column: str) -> frozenset[str]:
+    """Return what an endpoint honors: of a kind, or of ``openai`` with an ``api``."""
+    kind = column if column in backends.kinds() else "openai"
+    config = BackendConfig(
+        kind, "m", "http://127.0.0.1:9", options={} if kind == column else {"api": column}
+    )
+    module = importlib.import_module(f"backends.{kind}")
+    if kind == "local":
+        return frozenset(module.LocalBackend.capabilities.fields)
+    return frozenset(module.build(config).capabilities.fields)
+
+
+def test_what_each_kind_honors_is_in_one_table() -> None:
+    """Every mark is true of the code, and nothing that reaches a model is missing."""
+    pytest.importorskip("botocore", reason="Bedrock's adapter needs the extra 'aws'")
+    text = section(BACKENDS, "## What each honors")
+    head = next(line for line in text.splitlines() if line.startswith("| fields |"))
+    columns = [cell.strip(" `") for cell in head.strip("|").split("|")][1:]
+    assert {*columns, "vertex", "sagemaker"} == {*backends.kinds(), "responses", "completions"}
+    table: dict[str, set[str]] = {column: set() for column in columns}
+    for names, *marks in rows(text):
+        for column, mark in zip(columns, marks, strict=True):
+            assert mark in ("", "x")
+            table[column] |= words(names) if mark else set()
+    native = ("completions.", "messages.", "responses.")
+    for column in columns:
+        known = {name for name in honored(column) if not name.startswith(native)}
+        assert table[column] == known - {"user"}, column
+
+
+def test_every_vendor_is_documented_as_its_row_says() -> None:
+    """Name, other names, address, key variable, and whether it is in the price table."""
+    table = {row[0].strip("`"): row[1:] for row in rows(section(BACKENDS, "## Vendors"))}
+    assert set(table) == set(vendor_names()), f"{BACKENDS}: a row for each vendor, and no other"
+    for name, (others, address, variable, listed) in table.items():
+        row = row_of(name)
+        assert words(others) == row.aliases, name
+        assert address == (f"`{row.base_url}`" if row.base_url else "your own"), name
+        assert variable.strip("`") == row.key_env, name
+        assert listed == ("yes" if row.prices else ""), name
 
 
 def test_what_the_configuration_does_not_offer_is_listed() -> None:
@@ -104,7 +180,9 @@ def test_what_the_configuration_does_not_offer_is_listed() -> None:
 def test_capabilities_backends_and_variables_are_named() -> None:
     """The words that a value may be are on the page."""
     known = words(prose(CONFIGURATION))
-    assert set(CAPABILITIES) <= known
+    groups = {row[0].strip("`"): words(row[1]) for row in rows(prose(CONFIGURATION))}
+    for name, fields in CAPABILITIES.items():
+        assert {field for field in fields if "." not in field} - {name} <= groups[name]
     assert set(backends.kinds()) <= known
     variables = {f"TOLLWAY_{name.upper()}" for name in Environment.model_fields}
     table = {row[0].strip("`") for row in rows(section(CONFIGURATION, "## Environment"))}

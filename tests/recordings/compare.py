@@ -72,7 +72,7 @@ def differences(case: Case) -> list[str]:
     ours = {choice.index: choice for choice in collector.answer().choices}
     for index, said in expected.choices.items():
         choice = ours.get(index, Choice(index))
-        found += [f"choice {index}: {what}" for what in _choice(said, choice)]
+        found += [f"choice {index}: {what}" for what in choice_differences(said, choice)]
     silent = {index for index in ours if index not in expected.choices}
     if silent:
         found.append(f"choices that nobody sent: {silent}")
@@ -128,7 +128,8 @@ def _failed(case: Case, message: str, failure: BackendError | None) -> Iterable[
         yield f"the error is {type(failure).__name__}, expected {kinds[0].__name__}"
 
 
-def _choice(said: Said, choice: Choice) -> Iterable[str]:
+def choice_differences(said: Said, choice: Choice) -> Iterable[str]:
+    """Yield what a choice says that the reader does not."""
     if said.document is not None:
         if parsed(choice.text) != said.document:
             yield f"text is {_short(choice.text)}, expected {said.document}"

@@ -252,7 +252,7 @@ class AnswerDecoder(ABC):
         elif start := data.removeprefix(_BOM).lstrip(_SPACE):
             self._frames = self.framing(start[:1])
             if self._frames is not None:
-                return self.feed(start)
+                return AnswerDecoder.feed(self, start)  # not a subclass's: ``data`` came by it
             self._whole = [start]
         return []
 

@@ -7,6 +7,7 @@ has a finish reason. Old models give one with every chunk, so the last counts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -35,7 +36,13 @@ from backends.wire.gemini_citations import Citations
 from backends.wire.json_array import JSONArray
 from backends.wire.json_path import put
 
+
+class _Counted(msgspec.Struct, rename="camel"):
+    usage_metadata: dict[str, Any] | None = None
+
+
 _decode = msgspec.json.Decoder(Chunk).decode
+_decode_counts = msgspec.json.Decoder(_Counted).decode
 
 
 class _Speaker:
@@ -118,7 +125,8 @@ class GeminiDecoder(AnswerDecoder):
         """See ``AnswerDecoder``; an error may also follow chunks that each had a finish reason."""
         self._stray()
         if self._counted:
-            self.extras["usageMetadata"] = msgspec.json.decode(self._counted)["usageMetadata"]
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):  # damaged where none counts
+                self.extras["usageMetadata"] = _decode_counts(self._counted).usage_metadata
         super().complete(events)
 
     def _candidate(

@@ -104,13 +104,12 @@ class MessagesDecoder(AnswerDecoder):
         event = _decode(payload)
         delta = event.delta
         if delta is not None and delta.type == "text_delta":  # nearly every event of a stream
-            if text := delta.text:  # what ``say`` does
-                if not self._started:
-                    self.begin(events)
+            if text := delta.text:
                 self._chars += len(text)
-                events.append(TextDelta(0, text))
-                self._spoke.add(0)
-                self._stale = True
+                if self._stale:
+                    events.append(TextDelta(0, text))  # the one choice has spoken before
+                else:
+                    self.say(events, TextDelta(0, text))
         else:
             self._event(event, payload, events)
 

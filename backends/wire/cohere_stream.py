@@ -68,7 +68,7 @@ class CohereDecoder(AnswerDecoder):
         delta = event.delta
         if event.type == "content-delta" and self._started and delta and delta.message:
             content = delta.message.content
-            if isinstance(content, _Piece) and content.text:  # nearly every event of a stream
+            if content.__class__ is _Piece and content.text:  # nearly every event of a stream
                 self.say(events, TextDelta(0, content.text))
                 return
         if not event.type:

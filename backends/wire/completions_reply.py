@@ -52,7 +52,7 @@ class CompletionsEncoder:
         """Return the chunk of one content event; nothing of what this dialect cannot say."""
         if isinstance(event, TextDelta):
             if not event.index and event.logprobs is None:  # nearly every event of a stream
-                return self._text + _encode(event.text) + _PLAIN_END
+                return b"".join((self._text, _encode(event.text), _PLAIN_END))
             return self._chunk(
                 choices=[_piece(event.index, event.text, logprobs=self._logprobs(event))]
             )

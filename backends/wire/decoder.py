@@ -37,6 +37,8 @@ from backends.wire.sse import EventTooLong, SSEDecoder
 _DONE: Final = b"[DONE]"
 _SPACE: Final = b" \t\r\n"
 _BOM: Final = b"\xef\xbb\xbf"
+_NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError)
+_BROKEN: Final = (BackendError, EventTooLong, RecursionError)
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -94,30 +96,49 @@ class AnswerDecoder(ABC):
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Return the events that ``data`` completes."""
+        frames = self._frames
+        if frames is None:
+            return self._first_read(data)
         events: list[StreamEvent] = []
-        if self._frames is not None:
-            self._take(self._frames.feed(data), events)
-        elif self._whole is not None:
-            self._whole.append(data)
-        elif start := data.removeprefix(_BOM).lstrip(_SPACE):
-            self._frames = self.framing(start[:1])
-            if self._frames is None:
-                self._whole = [start]
-            else:
-                self._take(self._frames.feed(start), events)
+        over = self.done or self.failure is not None  # a payload may set either
+        if over:
+            return events
+        try:
+            for payload in frames.feed(data):
+                try:
+                    self.payload(payload, events)
+                except _NOT_READ as error:
+                    self._drop(payload, error, events)
+                if self.done:
+                    break
+        except _BROKEN as error:
+            self._break(error)
         return events
 
     def end(self) -> list[StreamEvent]:
         """The body ended: finish if the answer is complete."""
         events: list[StreamEvent] = []
-        if self.done or self.failure is not None:
+        over = self.done or self.failure is not None
+        if over:
             return events
+        take: Callable[[bytes, list[StreamEvent]], None] = self.payload
+        rest: Iterable[bytes] = ()
         if self._whole is not None:
-            self._take((b"".join(self._whole),), events, whole=True)
+            take, rest = self._take_document, (b"".join(self._whole),)
         elif self._frames is not None:
-            self._take(self._frames.end(), events)
-        if not self.done and self.failure is None:
-            self._take((_DONE,), events)
+            rest = self._frames.end()
+        try:
+            for payload in rest:
+                try:
+                    take(payload, events)
+                except _NOT_READ as error:
+                    self._drop(payload, error, events)
+                if self.done:
+                    break
+            if not self.done:
+                self.complete(events)
+        except _BROKEN as error:
+            self._break(error)
         return events
 
     # What a wire's module gives.
@@ -231,32 +252,25 @@ class AnswerDecoder(ABC):
         self.begin(events)
         events.append(Finish(ends, usage, self._dropped, self.extras or None))
 
-    def _take(
-        self, payloads: Iterable[bytes], events: list[StreamEvent], *, whole: bool = False
-    ) -> None:
-        over = self.done or self.failure is not None  # a payload may set either
-        if over:
-            return
-        try:
-            for payload in payloads:
-                if payload.startswith(_DONE) and payload.rstrip() == _DONE:
-                    self.complete(events)
-                    return
-                try:
-                    if whole:
-                        self._take_document(payload, events)
-                    else:
-                        self.payload(payload, events)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    self._drop(payload, error)
-                if self.done:
-                    return
-        except EventTooLong as error:
-            self.failure = ProtocolError(f"the upstream's stream: {error}")
-        except RecursionError:
-            self.failure = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
-        except BackendError as error:
-            self.failure = error
+    def _first_read(self, data: bytes) -> list[StreamEvent]:
+        """Take the beginning of the body, or more of a document."""
+        if self._whole is not None:
+            self._whole.append(data)
+        elif start := data.removeprefix(_BOM).lstrip(_SPACE):
+            self._frames = self.framing(start[:1])
+            if self._frames is not None:
+                return AnswerDecoder.feed(self, start)  # not a subclass's: ``data`` came by it
+            self._whole = [start]
+        return []
+
+    def _break(self, error: Exception) -> None:
+        """Note why the answer broke."""
+        if isinstance(error, EventTooLong):
+            error = ProtocolError(f"the upstream's stream: {error}")
+        elif isinstance(error, RecursionError):
+            error = ProtocolError(f"an answer is nested too deep for {self.wire} wire")
+        assert isinstance(error, BackendError)
+        self.failure = error
 
     def _with_calls(self, end: ChoiceEnd) -> ChoiceEnd:
         """Return how a choice ended: a plain stop after calls is a wait for their results."""
@@ -267,7 +281,7 @@ class AnswerDecoder(ABC):
     def _take_document(self, body: bytes, events: list[StreamEvent]) -> None:
         try:
             document = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _NOT_READ as error:
             raise StreamTruncated(f"the upstream's answer is not whole: {error}") from None
         if isinstance(document, list) and len(document) == 1:
             document = document[0]
@@ -277,12 +291,15 @@ class AnswerDecoder(ABC):
             raise stream_error(document)
         self.document(document, events)
 
-    def _drop(self, payload: bytes, error: Exception) -> None:
-        """Count what is not JSON.
+    def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
+        """Take the end marker of OpenAI's streams; count what else is not JSON.
 
         Raises:
             ProtocolError: it is JSON, but of another wire.
         """
+        if payload.rstrip() == _DONE:
+            self.complete(events)
+            return
         if isinstance(error, msgspec.ValidationError) and is_json(payload):
             raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
         self._dropped += 1
@@ -311,7 +328,7 @@ def word(value: Any) -> str | None:
 
 def count(value: Any) -> int | None:
     """Read a token count. A negative one is kept: the bill has to see it to distrust it."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if value.__class__ is int else None  # a bool is none
 
 
 def json_text(value: Any) -> str:
@@ -325,6 +342,6 @@ def is_json(payload: bytes) -> bool:
     """Whether a payload is one JSON document."""
     try:
         _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_READ:
         return False
     return True

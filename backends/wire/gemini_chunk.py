@@ -86,12 +86,22 @@ class Feedback(msgspec.Struct, gc=False, rename="camel"):
     block_reason_message: str | None = None
 
 
+class Counts(msgspec.Struct, gc=False, rename="camel"):
+    """The counts so far; each report replaces the one before."""
+
+    prompt_token_count: Any = None
+    tool_use_prompt_token_count: Any = None
+    cached_content_token_count: Any = None
+    candidates_token_count: Any = None
+    thoughts_token_count: Any = None
+
+
 class Chunk(msgspec.Struct, gc=False, rename="camel"):
     """One answer in small, or an error."""
 
     candidates: list[Candidate] | None = None
     prompt_feedback: Feedback | None = None
-    usage_metadata: dict[str, Any] | None = None
+    usage_metadata: Counts | None = None
     model_version: str | None = None
     response_id: Any = None
     error: Any = None
@@ -148,25 +158,25 @@ def argument(piece: PartialArg) -> Any:
     return piece.string_value if piece.number_value is UNSET else piece.number_value
 
 
-def read_usage(document: Mapping[str, Any], *, silent: bool) -> Usage | None:
+def read_usage(counts: Counts, *, silent: bool) -> Usage | None:
     """Read ``usageMetadata``; None if it does not count prompt and output.
 
     What the tools of Google's own put before the model counts as prompt, thoughts as output: so
     the two add up to ``totalTokenCount``. Zeros are left out on this wire.
 
     Args:
-        document: the counts so far; each report replaces the one before.
+        counts: what the chunk says.
         silent: nothing has been said by now, so that an absent output count means none.
     """
-    prompt = count(document.get("promptTokenCount"))
-    said = count(document.get("candidatesTokenCount"))
-    thought = count(document.get("thoughtsTokenCount"))
+    prompt = count(counts.prompt_token_count)
+    said = count(counts.candidates_token_count)
+    thought = count(counts.thoughts_token_count)
     if prompt is None or (said is None and thought is None and not silent):
         return None
     return Usage(
-        prompt + (count(document.get("toolUsePromptTokenCount")) or 0),
+        prompt + (count(counts.tool_use_prompt_token_count) or 0),
         (said or 0) + (thought or 0),
-        count(document.get("cachedContentTokenCount")),
+        count(counts.cached_content_token_count),
         None,
         thought,
     )

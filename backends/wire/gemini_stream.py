@@ -7,6 +7,7 @@ has a finish reason. Old models give one with every chunk, so the last counts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -35,7 +36,13 @@ from backends.wire.gemini_citations import Citations
 from backends.wire.json_array import JSONArray
 from backends.wire.json_path import put
 
+
+class _Counted(msgspec.Struct, rename="camel"):
+    usage_metadata: dict[str, Any] | None = None
+
+
 _decode = msgspec.json.Decoder(Chunk).decode
+_decode_counts = msgspec.json.Decoder(_Counted).decode
 
 
 class _Speaker:
@@ -80,6 +87,8 @@ class GeminiDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         super().__init__(new_id)
         self._speakers: dict[int, _Speaker] = {}
+        self._counted = b""
+        """The last chunk with counts: all that it says of them is read at the end, once."""
 
     def framing(self, first: bytes) -> Framing | None:
         """See ``AnswerDecoder``: without ``alt=sse`` the stream is an array."""
@@ -105,7 +114,7 @@ class GeminiDecoder(AnswerDecoder):
         if chunk.prompt_feedback is not None:
             self._feedback(chunk.prompt_feedback, events)
         if chunk.usage_metadata is not None:
-            self.extras["usageMetadata"] = chunk.usage_metadata
+            self._counted = payload
             self.report(read_usage(chunk.usage_metadata, silent=not self._spoke), events)
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
@@ -115,6 +124,9 @@ class GeminiDecoder(AnswerDecoder):
     def complete(self, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; an error may also follow chunks that each had a finish reason."""
         self._stray()
+        if self._counted:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):  # damaged where none counts
+                self.extras["usageMetadata"] = _decode_counts(self._counted).usage_metadata
         super().complete(events)
 
     def _candidate(

@@ -101,7 +101,7 @@ class MessagesEncoder:
     def delta(self, event: Delta) -> bytes:
         """Return what one event becomes."""
         if self._kind == "text" and type(event) is TextDelta and not self._cited:
-            return self._text + _encode(event.text) + b"}}\n\n"
+            return b"".join((self._text, _encode(event.text), b"}}\n\n"))
         if self._kind != "tool_use" or self._is_of_the_call(event):
             return self._write(event)
         if not self._waiting and _is_whole(self._said):

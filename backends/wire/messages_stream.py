@@ -40,9 +40,6 @@ class _Delta(msgspec.Struct, gc=False):
     signature: str = ""
     partial_json: str = ""
     citation: Any = None
-    stop_reason: str | None = None
-    stop_sequence: Any = None
-    stop_details: Any = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -51,10 +48,24 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     content_block: dict[str, Any] | None = None
     message: dict[str, Any] | None = None
+
+
+class _Stop(msgspec.Struct, gc=False):
+    stop_reason: str | None = None
+    stop_sequence: Any = None
+    stop_details: Any = None
+
+
+class _End(msgspec.Struct, gc=False):
+    """A ``message_delta``, which comes once or twice in a stream."""
+
+    type: str = ""
+    delta: _Stop | None = None
     usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+_decode_end = msgspec.json.Decoder(_End).decode
 
 
 class _Block:
@@ -94,11 +105,12 @@ class MessagesDecoder(AnswerDecoder):
         event = _decode(payload)
         delta = event.delta
         if delta is not None and delta.type == "text_delta":  # nearly every event of a stream
-            if not self._started:
-                self.begin(events)  # its message_start was lost
             if text := delta.text:
                 self._chars += len(text)
-                self.say(events, TextDelta(0, text))
+                if self._stale:
+                    events.append(TextDelta(0, text))  # the one choice has spoken before
+                else:
+                    self.say(events, TextDelta(0, text))
         else:
             self._event(event, payload, events)
 
@@ -115,7 +127,7 @@ class MessagesDecoder(AnswerDecoder):
             case "message_start":
                 self._message(event.message or {}, events)
             case "message_delta":
-                self._end(event, events)
+                self._end(_decode_end(payload), events)
             case "message_stop":
                 self.closed = True
                 if not self._paused:
@@ -153,7 +165,7 @@ class MessagesDecoder(AnswerDecoder):
                 self._close(index, events)
         self._count(message.get("usage"))
         if message.get("stop_reason"):
-            self._end(_Event(delta=msgspec.convert(message, _Delta)), events)
+            self._end(_End(delta=msgspec.convert(message, _Stop)), events)
         elif "input_tokens" in self._counts and not self._spoke:
             # Its count of output is of no part of the answer that came yet.
             events.append(UsageUpdate(self._prompt(), 0))
@@ -244,9 +256,9 @@ class MessagesDecoder(AnswerDecoder):
         if len(detail) > 1:
             self.say(events, ReasoningDelta(0, delta.thinking, [_detail(block, detail)]))
 
-    def _end(self, event: _Event, events: list[StreamEvent]) -> None:
+    def _end(self, event: _End, events: list[StreamEvent]) -> None:
         """The message ends, and says how; its count is of the whole of it."""
-        delta = event.delta or _Delta()
+        delta = event.delta or _Stop()
         self.begin(events)
         for index in tuple(self._blocks):
             self._close(index, events)

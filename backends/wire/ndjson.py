@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from backends.wire.sse import MAX_EVENT_BYTES, EventTooLong
 
@@ -17,18 +17,29 @@ class NDJSONDecoder:
         self._rest: list[bytes] = []
         self._size = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield each line that ``chunk`` completes.
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
+        """Return each line that ``chunk`` completes.
 
         Raises:
-            EventTooLong: no line ended within ``sse.MAX_EVENT_BYTES``.
+            EventTooLong: no line ended within ``sse.MAX_EVENT_BYTES``; raised when reached.
         """
+        size = len(chunk)
+        if (
+            chunk.startswith(b"{")
+            and chunk.find(b"\n") == size - 1
+            and not self._rest
+            and size <= MAX_EVENT_BYTES
+        ):
+            return (chunk[:-1],)  # one line in one read, as paced streams come
+        return self._cut(chunk)
+
+    def _cut(self, chunk: bytes) -> Iterator[bytes]:
         *lines, rest = chunk.split(b"\n")
         for line in lines:
             if self._rest or len(line) > MAX_EVENT_BYTES:
                 self._keep(line)
                 yield from self.end()
-            elif line and not line.isspace():  # whole, as nearly every line comes
+            elif line and not line.isspace():
                 yield line
         if rest:
             self._keep(rest)

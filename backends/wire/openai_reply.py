@@ -87,7 +87,7 @@ class ChunkEncoder:
         logprobs = None
         if isinstance(event, TextDelta):
             if not event.index and event.logprobs is None:  # nearly every event of a stream
-                return self._text + _encode(event.text) + _PLAIN_END
+                return b"".join((self._text, _encode(event.text), _PLAIN_END))
             logprobs = event.logprobs
         choice = {
             "index": event.index,

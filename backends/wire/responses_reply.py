@@ -89,11 +89,12 @@ class ResponsesEncoder:
 
     def delta(self, event: Delta) -> bytes:
         """Return what one event becomes; a call waits until the one before it is whole."""
-        if self._prefix and isinstance(event, TextDelta) and event.logprobs is None:
-            self._pieces.append(event.text)  # nearly every event of a stream
-            number = self._number
+        prefix = self._prefix
+        if prefix and type(event) is TextDelta and event.logprobs is None:
+            text, number = event.text, self._number  # nearly every event of a stream
+            self._pieces.append(text)
             self._number = number + 1
-            return b'%b%d,"delta":%b}\n\n' % (self._prefix, number, _encode(event.text))
+            return b"".join((prefix, _encode(number), b',"delta":', _encode(text), b"}\n\n"))
         match event:
             case TextDelta():
                 out, message = self._message("output_text")

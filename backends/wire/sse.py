@@ -7,7 +7,8 @@ model streams; comments, ``event``, ``id`` and ``retry`` are skipped.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 COMMENT: Final = b": tollway\n\n"
@@ -19,9 +20,27 @@ MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_STRAY_BYTES: Final = 16 * 1024
 _FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
 
+_ALONE: Final = re.compile(rb"((?:event:[^\r\n]*\r?\n)?data: ?\{)[^\r\n]*(\}(?:\n\n|\r\n\r\n))")
+"""One event whose data is an object on one line, maybe with a name before it."""
+
 
 class EventTooLong(ValueError):
     """One event passed ``MAX_EVENT_BYTES``."""
+
+
+def _form(lead: bytes, tail: bytes) -> tuple[bytes, bytes, slice]:
+    """Return how a read begins and ends, braces included, and where its data is."""
+    return lead, tail, slice(len(lead) - 1, 1 - len(tail))
+
+
+def _alike(found: bytes, gap: bytes) -> list[bytes]:
+    """Return events with only ``gap`` between them; none if there are other line ends."""
+    events = found.split(gap)
+    gaps = len(events) - 1
+    if any(found.count(end) != gaps * gap.count(end) for end in (b"\n", b"\r")):
+        return []
+    # After a bare colon each event may begin with a space, which is not of the data.
+    return events if gap.endswith(b" ") else []
 
 
 class SSEDecoder:
@@ -30,7 +49,7 @@ class SSEDecoder:
     Lines may end in LF, CRLF or CR; several ``data`` lines of one event are joined by LF.
     """
 
-    __slots__ = ("_after_cr", "_data", "_first", "_rest", "_size", "stray")
+    __slots__ = ("_after_cr", "_between", "_data", "_first", "_form", "_rest", "_size", "stray")
 
     def __init__(self) -> None:
         """Start at the beginning of a stream."""
@@ -39,35 +58,43 @@ class SSEDecoder:
         self._size = 0
         self._first = True
         self._after_cr = False
+        self._between = False
+        """Whether nothing is kept of the reads so far, so that the next stands for itself."""
+
+        self._form = _form(b"data: {", b"}\n\n")
+        """Of the last read that was one event."""
+
         self.stray = b""
         """Lines that are of no event stream, up to a bound: some servers break into one with an
         error as a bare document."""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the data of each event that ``chunk`` completes.
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
+        """Return the data of each event that ``chunk`` completes.
 
         Raises:
-            EventTooLong: no event ended within the bound.
+            EventTooLong: no event ended within the bound; what came before it is yielded first.
         """
-        if not chunk:
-            return
-        if (
-            chunk.startswith(b"data: ")
-            and chunk.endswith(b"\n\n")
-            and not (self._rest or self._data or self._after_cr)
-            and chunk.find(b"\n", 0, -2) < 0
-            and b"\r" not in chunk
-            and len(chunk) <= MAX_EVENT_BYTES
-        ):
-            self._first = False
-            yield chunk[6:-2]  # one event in one read, as paced streams come
-            return
+        if self._between and len(chunk) <= MAX_EVENT_BYTES:
+            # Reads of a paced stream look alike: to compare with the last is quicker than to parse.
+            lead, tail, data = self._form
+            if chunk.startswith(lead) and chunk.endswith(tail):
+                found = chunk[data]
+                if len(found.splitlines()) == 1:
+                    return (found,)
+                if events := _alike(found, tail[1:] + lead[:-1]):
+                    return events
+            elif (alone := _ALONE.fullmatch(chunk)) is not None:
+                self._form = lead, tail, data = _form(alone[1], alone[2])
+                return (chunk[data],)
+        return self._cut(chunk) if chunk else ()
+
+    def _cut(self, chunk: bytes) -> Iterator[bytes]:
         second_half = self._after_cr and chunk.startswith(b"\n")
         self._after_cr = chunk.endswith(b"\r")
         if second_half:
             chunk = chunk[1:]
         buffer = self._rest + chunk
-        if b"\r" in buffer:
+        if buffer.find(b"\r") >= 0:
             lines = buffer.splitlines()  # of bytes: at LF, CRLF and CR, and nowhere else
             self._rest = b"" if buffer.endswith((b"\r", b"\n")) else lines.pop()
         else:
@@ -84,7 +111,7 @@ class SSEDecoder:
                 if line.startswith(b"data: "):
                     data.append(line[6:])
                     self._size += len(line)
-                else:
+                elif not line.startswith(b"event:"):
                     self._line(line)
             elif data:
                 yield data[0] if len(data) == 1 else b"\n".join(data)
@@ -92,6 +119,7 @@ class SSEDecoder:
                 self._size = 0
         if bounded:
             self._bound(self._rest)
+        self._between = not (self._rest or data or self._after_cr or self._first)
 
     def end(self) -> Iterator[bytes]:
         """The stream ended cleanly: yield an event that only lacks its blank line.

@@ -89,6 +89,41 @@ def test_where_the_reads_are_cut_changes_nothing(bom: bytes, body: bytes, cuts: 
     assert read(*(bytes([byte]) for byte in body), end=True) == read(body, end=True)
 
 
+_FORMS = [
+    b'data: {"a": 1}\n\n',
+    b"data: {}\n\n",
+    b'data:{"a": 2}\n\n',
+    b'data: {"a": 3}\r\n\r\n',
+    b'event: text\ndata: {"a": 4}\n\n',
+    b'event: text\r\ndata: {"a": 5}\r\n\r\n',
+    b'event: text\ndata:{"a": 6}\n\n',
+    b"data: [DONE]\n\n",
+    # Not quite like the others:
+    b'data: {"a":\rdata: 7}\n\n',
+    b'data: {"a":\ndata: 8}\n\n',
+    b'data: {"a": 9}\r\n\n',
+    b'data:  {"a": 10}\n\n',
+    b'data: {"a": 11}\ndata: {}\n\n',
+    b'data: {"a": 12} \n\n',
+    b'event: te\rdata: {}\ndata: {"a": 13}\n\n',
+    b'data: {"a": 14}\r',
+    b"\n",
+    b": comment\n\n",
+    b'id: 1\ndata: {"a": 15}\n\n',
+]
+_form = st.sampled_from(_FORMS)
+_runs = st.lists(st.tuples(_form, st.integers(1, 3)).map(lambda run: run[0] * run[1]))
+
+
+@given(_runs)
+def test_events_alone_in_their_reads_or_alike_in_one_are_read_as_byte_by_byte(
+    reads: list[bytes],
+) -> None:
+    """Servers write an event a read, or several of one form; such reads take a shorter way."""
+    body = b"".join(reads)
+    assert read(*reads) == read(*(bytes([byte]) for byte in body)) == read(body)
+
+
 def test_a_clean_end_delivers_an_event_without_its_blank_line() -> None:
     """Some servers leave out the last line's end; what a comment left is nothing."""
     assert read(b"data: a\n\ndata: b", end=True) == [b"a", b"b"]

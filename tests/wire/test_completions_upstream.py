@@ -14,7 +14,6 @@ from backends.types import ChoiceEnd, Finish, Native, ResponseStart, StreamEvent
 from backends.wire.completions_request import encode_request
 from backends.wire.completions_stream import CompletionsDecoder
 from tests.contracts.backend_contract import replace_request
-from tests.recordings.cases import ROOT
 from tests.upstream import DONE, data, usage
 from tests.wire.test_sse import split
 

@@ -19,7 +19,6 @@ from backends.errors import (
     UpstreamFailed,
 )
 from backends.wire.failure import refusal, stream_error
-from tests.recordings.cases import ROOT
 
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 

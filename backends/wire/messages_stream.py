@@ -237,9 +237,9 @@ class MessagesDecoder(AnswerDecoder):
         elif block.fragments and (text := "".join(block.fragments)):
             block.document["input"] = _json(text)
 
-    def _drop(self, payload: bytes, error: Exception) -> None:
+    def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; after a pause it was another message, of which more is missing."""
-        super()._drop(payload, error)
+        super()._drop(payload, error, events)
         self.closed = False
 
     def _text(self, text: str, events: list[StreamEvent]) -> None:

@@ -59,15 +59,13 @@ def check(config: BackendConfig) -> None:
     options = _options(config)
     if bool(options.tenant_id) is not bool(options.client_id):
         raise ValueError("'tenant_id' and 'client_id': give both, or neither")
-    if not options.authority.startswith(("http://", "https://")):
-        raise ValueError(f"'authority': must be an address such as {AUTHORITY}")
 
 
 def build(config: BackendConfig) -> Azure:
     """Build a backend for a resource: its key travels as ``api-key``, a token as a bearer's.
 
     Raises:
-        ValueError: there is an application, and no key.
+        ValueError: there is an application without a key, or its authority is no address.
     """
     return Azure(config, _options(config))
 

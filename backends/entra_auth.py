@@ -70,11 +70,15 @@ def application(
         clock: tells Unix time.
 
     Raises:
-        ValueError: the endpoint has no key.
+        ValueError: the endpoint has no key, or the authority is no address.
     """
     if not config.api_keys:
         raise ValueError("'api_key_env': needed here: the variable that holds the client secret")
     server = dataclasses.replace(config, base_url=who.authority, socket_path="")
+    try:
+        Transport(server)
+    except ValueError:
+        raise ValueError(f"'authority': must be an address such as {AUTHORITY}") from None
 
     async def fetch() -> Token:
         transport = Transport(server)  # for one request an hour no connection is kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from backends.auth import Secret
 from backends.types import ChatRequest, StreamEvent
@@ -77,4 +77,31 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Close pooled connections. No stream may be open."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an upstream said to a question without a prompt."""
+
+    ok: bool
+    """It answered, is well as far as it says, and did not refuse the endpoint's credential."""
+
+    detail: str
+    """The same for people."""
+
+    models: frozenset[str] | None = None
+    """The names that it serves models under; None where it does not say."""
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """What a backend may have beside ``stream``: a way to ask whether its upstream is there."""
+
+    async def probe(self, *, deadline: float) -> Probe:
+        """Ask, without a prompt and without cost; every failure is in what is returned.
+
+        Args:
+            deadline: the event loop's time by which it returns, seconds.
+        """
         ...

@@ -1,13 +1,16 @@
-"""Ollama's own API: chat and embed."""
+"""Ollama's own API: chat, embed and the list of what is there."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
 from backends.answer_stream import AnswerStream
 from backends.auth import KeyAuth
-from backends.base import BackendConfig, Capabilities
+from backends.base import BackendConfig, Capabilities, Probe
 from backends.defaults import headers, needs_model, with_base
+from backends.probing import asked
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
 from backends.wire.ollama_request import encode_embed, encode_request
@@ -89,6 +92,16 @@ class OllamaBackend:
         call = Post(path, headers(request, "application/x-ndjson"), msgspec.json.encode(body))
         return AnswerStream(self._transport, call, decoder, self._auth)
 
+    async def probe(self, *, deadline: float) -> Probe:
+        """Ask what is there; see ``backends.base.Probing``."""
+        return await asked(self._transport, self._auth, "/api/tags", read=_names, deadline=deadline)
+
     async def aclose(self) -> None:
         """Close idle connections."""
         await self._transport.aclose()
+
+
+def _names(document: Any) -> frozenset[str]:
+    """Return the names of a list; a name without a tag means its latest."""
+    names = {str(row["name"]) for row in document["models"]}
+    return frozenset(names | {name.removesuffix(":latest") for name in names})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from backends.answer_stream import AnswerStream
 from backends.auth import Auth, KeyAuth
-from backends.base import BackendConfig, Capabilities
+from backends.base import BackendConfig, Capabilities, Probe
+from backends.probing import asked
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
 from backends.vendors import API, Vendor
@@ -24,6 +26,9 @@ from backends.wire.openai_form import shaped
 from backends.wire.openai_request import CHAT_FIELDS
 from backends.wire.responses_request import RESPONSES_FIELDS
 from backends.wire.responses_stream import ResponsesDecoder
+
+MODELS: Final = "/models"
+"""Where an API lists its models."""
 
 
 class Call(NamedTuple):
@@ -69,6 +74,18 @@ class OpenAILike:
             headers["X-Request-Id"] = request.request_id
         post = Post(self.path(call.path), headers, msgspec.json.encode(call.body))
         return AnswerStream(self._transport, post, call.decoder, self._auth)
+
+    async def probe(self, *, deadline: float) -> Probe:
+        """Ask for the list of models; see ``backends.base.Probing``."""
+        found = await asked(
+            self._transport, self._auth, self.path(MODELS), read=_names, deadline=deadline
+        )
+        if self.row.any_model or found.models is None:
+            return dataclasses.replace(found, models=None)
+        name, variant, _ = self.config.model.partition(":")
+        if variant and name in found.models:  # how to route, or whom to ask: no list has it
+            return dataclasses.replace(found, models=found.models | {self.config.model})
+        return found
 
     async def aclose(self) -> None:
         """Close idle connections."""
@@ -119,3 +136,9 @@ def need_address(config: BackendConfig, example: str) -> None:
         raise ValueError(f"'base_url': needed here, such as {example}")
     if not config.model:
         raise ValueError("'model': needed here: the upstream's name of the model")
+
+
+def _names(document: Any) -> frozenset[str]:
+    """Return the names in a list of models; some servers send it without the object around it."""
+    rows = document["data"] if isinstance(document, dict) else document
+    return frozenset(str(row["id"]) for row in rows)

@@ -29,6 +29,7 @@ from backends.wire.failure import refusal
 
 MAX_ERROR_BODY_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_LIST_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,28 @@ class Transport:
                 raise await _refusal(response)
             decoded = response.aiter_bytes()
         return Answer(self._transport, connection, decoded)
+
+    async def get(self, path: str, headers: Mapping[str, str]) -> bytes:
+        """Return what is at a path, whole: for lists and states, which are small.
+
+        Raises:
+            BackendError: as ``post``; or the answer broke off, or is too long.
+        """
+        with _ASKING:
+            request = httpx.Request("GET", self._base_url + path, headers=dict(headers))
+            response = await self._transport.handle_async_request(request)
+        if response.status_code >= 300:
+            raise await _refusal(response)
+        body = bytearray()
+        try:
+            with _READING:
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_LIST_BYTES:
+                        raise ProtocolError(f"the upstream's list passed {MAX_LIST_BYTES} bytes")
+        finally:
+            await response.aclose()
+        return bytes(body)
 
     def url(self, path: str) -> str:
         """Return the address of a path, as a signature needs it."""

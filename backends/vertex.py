@@ -15,7 +15,8 @@ import msgspec
 from backends.answer_stream import AnswerStream
 from backends.auth import Auth, KeyAuth
 from backends.base import BackendConfig, Capabilities
-from backends.google_auth import TokenAuth, service_account
+from backends.google_auth import service_account
+from backends.token_auth import TokenAuth
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
 from backends.wire import gemini_request, messages_upstream

@@ -1,17 +1,20 @@
-"""vLLM's own server: chat or plain completions, with counts in every chunk.
+"""vLLM's own server: chat or plain completions, with counts in every chunk, and its health.
 
 Source: docs.vllm.ai, "OpenAI-Compatible Server".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 
 import msgspec
 
-from backends.base import BackendConfig
+from backends.base import BackendConfig, Probe
 from backends.openai_like import Call, OpenAILike, need_address
+from backends.probing import asked
+from backends.transport import Transport
 from backends.types import ChatRequest
 from backends.vendors import API, vendor
 
@@ -50,6 +53,16 @@ class VLLM(OpenAILike):
         if request.account:
             call.body["cache_salt"] = self._salt(request.account)
         return call
+
+    async def probe(self, *, deadline: float) -> Probe:
+        """See ``OpenAILike``; its health, which stands beside the API, comes first."""
+        root = self.config.base_url.rstrip("/").removesuffix("/v1")
+        beside = Transport(dataclasses.replace(self.config, base_url=root))
+        try:
+            health = await asked(beside, self._auth, "/health", read=None, deadline=deadline)
+        finally:
+            await beside.aclose()
+        return await super().probe(deadline=deadline) if health.ok else health
 
     def _salt(self, account: str) -> str:
         """Return what keeps an account's cached prefixes apart from those of others.

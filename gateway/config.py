@@ -198,13 +198,21 @@ def build_backend(
                 api_keys=resolve_keys(endpoint, source),
                 connect_ms=endpoint.timeouts.connect_ms,
                 options_key=endpoint.slug,
-                options=endpoint.options,
+                options=_located(endpoint.options, source),
             )
         )
     except ValueError as error:
         raise ConfigError(
             f"{source}: model {model.id!r}, endpoint {endpoint.slug!r}: {error}"
         ) from None
+
+
+def _located(options: Mapping[str, Any], source: Path | None) -> dict[str, Any]:
+    """Return a kind's own options, files among them as paths that can be opened."""
+    return {
+        name: str(resolve_path(source, Path(value))) if value and name.endswith("_file") else value
+        for name, value in options.items()
+    }
 
 
 def check_endpoints(settings: Settings, source: Path | None) -> None:

@@ -43,6 +43,9 @@ class Vendor(Form, frozen=True, kw_only=True, forbid_unknown_fields=True):
     implied_reason: str = ""
     """The reason of answers that it ends without one; empty: that is a cut answer."""
 
+    any_model: bool = False
+    """It answers under whatever name its one model is asked for."""
+
     think_tags: bool = False
     """Its models write reasoning into their text, between ``<think>`` and ``</think>``."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import difflib
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,14 +14,22 @@ from typing import Any
 
 import click
 
+from backends.base import Probe, Probing
 from gateway import __version__, config
 from gateway.cli.common import CommandFailed, Options, books, common, run
+from gateway.endpoint_settings import EVERY, EndpointSettings
+from gateway.settings import ModelSettings
 from gateway.supervisor.errors import SupervisorError
 from gateway.supervisor.lockfile import lock_path, prepare_data_dir, read_lock
 from gateway.supervisor.valkey import server_binary
 from policies.ledger.base import LedgerError
 
 SPACE_BYTES = 1_000_000_000
+
+PROBE_S = 5.0
+"""How long an upstream may take to say that it is there."""
+
+PROBES_AT_ONCE = 16
 
 
 @click.group("config")
@@ -91,6 +101,7 @@ def doctor(options: Options) -> None:
             results.append({"check": name, "ok": True, "detail": look(options)})
         except (CommandFailed, config.ConfigError, SupervisorError, LedgerError) as error:
             results.append({"check": name, "ok": False, "detail": str(error)})
+    results += run(_endpoints(options))
     ok = all(result["ok"] for result in results)
     lines = [f"{'ok  ' if r['ok'] else 'FAIL'} {r['check']}: {r['detail']}" for r in results]
     options.say({"ok": ok, "checks": results}, "\n".join(lines))
@@ -150,3 +161,45 @@ async def _verified(options: Options) -> str:
     if not report.ok:
         raise CommandFailed("; ".join(report.problems))
     return f"adds up, {report.accounts} accounts"
+
+
+async def _endpoints(options: Options) -> list[dict[str, Any]]:
+    """Ask every endpoint's upstream whether it is there, without a prompt."""
+    try:
+        models = options.settings().models
+    except config.ConfigError:
+        return []  # the check of the configuration says why
+    turns = asyncio.Semaphore(PROBES_AT_ONCE)
+
+    async def look(model: ModelSettings, endpoint: EndpointSettings) -> dict[str, Any]:
+        async with turns:
+            ok, detail = await _probed(options, model, endpoint)
+        return {"check": f"endpoint {model.id} at {endpoint.slug}", "ok": ok, "detail": detail}
+
+    pairs = [(model, endpoint) for model in models for endpoint in model.endpoints]
+    return await asyncio.gather(*(look(*pair) for pair in pairs))
+
+
+async def _probed(
+    options: Options, model: ModelSettings, endpoint: EndpointSettings
+) -> tuple[bool, str]:
+    try:
+        backend = config.build_backend(model, endpoint, options.config, {model.id: "engine.sock"})
+    except config.ConfigError as error:
+        return False, str(error)
+    try:
+        if not isinstance(backend, Probing):
+            return True, "not asked: its kind has no question without a prompt"
+        deadline = asyncio.get_running_loop().time() + PROBE_S
+        return _judged(await backend.probe(deadline=deadline), endpoint.model or model.id)
+    finally:
+        await backend.aclose()
+
+
+def _judged(probe: Probe, name: str) -> tuple[bool, str]:
+    """Say whether an upstream is well, and serves what it will be asked for."""
+    if not probe.ok or probe.models is None or EVERY in name or name in probe.models:
+        return probe.ok, probe.detail
+    near = difflib.get_close_matches(name, probe.models, n=1, cutoff=0)
+    hint = f"the nearest is {near[0]!r}" if near else "it serves none"
+    return False, f"{probe.detail}, but {name!r} is not among the models that it serves; {hint}"

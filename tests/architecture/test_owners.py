@@ -29,7 +29,7 @@ TASK_OWNERS: dict[str, str] = {
     "gateway/background.py": "a worker's tasks: named, counted, awaited when it drains",
     "gateway/supervisor/living.py": "restarts children; every task is kept until it ended",
     "policies/ledger/calls.py": "writes coalesced calls; ended by aclose",
-    "backends/google_auth.py": "one renewal of a token in a thread; those who need it await it",
+    "backends/token_auth.py": "one renewal of a token; those who need it await it",
     "local_engine/chat.py": "an answer and the watch for its reader, both awaited there",
     "local_engine/process.py": "serving and draining, awaited before the process ends",
 }

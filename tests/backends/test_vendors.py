@@ -213,3 +213,10 @@ async def test_our_request_id_goes_only_to_servers_that_take_one(name: str, take
         await everything(backend)
         await backend.aclose()
     assert ("x-request-id" in upstream.requests[0].headers) is takes
+
+
+@pytest.mark.parametrize("name", ["openai", "azure"])
+def test_openais_embeddings_have_no_kinds_of_input(name: str) -> None:
+    """It refuses ``input_type``, which others' embeddings know."""
+    assert "embeddings.input_type" in vendor(name).drop
+    assert "embeddings.dimensions" not in vendor(name).drop

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from backends.base import BackendConfig
 from gateway import config
 from gateway.endpoint_settings import EndpointSettings
 from gateway.secret_file import LOOK_S, SecretFile
+from gateway.settings import ModelSettings
 from tests.gateway.upstreams import answer, refusal, upstream
 from tests.gateway_harness import model, running, settings
 
@@ -82,6 +84,27 @@ def test_credentials_come_from_variables_and_files(
     monkeypatch.delenv("FIRST_KEY")
     with pytest.raises(config.ConfigError, match="the variable FIRST_KEY is not set"):
         config.resolve_keys(given, tmp_path / "c.yaml")
+
+
+def test_a_kinds_own_files_lie_beside_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all paths do, unless they are written in full."""
+    found: list[str] = []
+
+    def load(given: BackendConfig) -> None:
+        found.append(given.options["credentials_file"])
+
+    monkeypatch.setattr("backends.load", load)
+    monkeypatch.setattr("backends.check", lambda _: None)
+    absolute = str(tmp_path / "full.json")
+    for written in ("account.json", "keys/account.json", absolute, ""):
+        document = {"backend": "vertex", "price": PRICE, "credentials_file": written}
+        endpoint = EndpointSettings.model_validate(document)
+        served = ModelSettings.model_validate({"id": "a/b", "endpoints": [endpoint]})
+        config.build_backend(served, endpoint, tmp_path / "c.yaml", {})
+    here = [str(tmp_path / name) for name in ("account.json", "keys/account.json")]
+    assert found == [*here, absolute, ""]
 
 
 def test_an_access_token_is_a_key_where_no_kind_has_its_own(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 
 from backends.errors import EndpointRejected, UpstreamFailed
-from backends.google_auth import RENEW_S, SPARE_S, Token, TokenAuth
+from backends.token_auth import RENEW_S, SPARE_S, Token, TokenAuth
 
 pytestmark = pytest.mark.anyio
 
@@ -22,14 +21,13 @@ class Server:
         """Give at once, at time 0."""
         self.now = 0.0
         self.given = 0
-        self.go = threading.Event()
+        self.go = asyncio.Event()
         self.go.set()
         self.error: Exception | None = None
 
-    def fetch(self) -> Token:
+    async def fetch(self) -> Token:
         """Give the next token."""
-        assert threading.current_thread() is not threading.main_thread()
-        self.go.wait(10)
+        await self.go.wait()
         if self.error is not None:
             raise self.error
         self.given += 1

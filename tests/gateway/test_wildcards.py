@@ -177,7 +177,7 @@ def test_vendors_are_usual_where_address_key_and_prices_are_known(
         "own": Vendor(key_env="OWN_KEY", prices="openai"),
         "unpriced": Vendor(base_url="https://x.example/v1", key_env="X_KEY"),
     }
-    monkeypatch.setattr(backends, "vendors", lambda: tuple(rows))
+    monkeypatch.setattr(backends, "vendor_names", lambda: tuple(rows))
     monkeypatch.setattr(backends, "vendor", rows.__getitem__)
     backends.usual.cache_clear()
     try:

@@ -240,11 +240,19 @@ def vendor_fields(
     for name in sorted(set(fields) & set(known)):
         where = f"{path}.{name}"
         raise InvalidRequest(f"{where!r}: send {name!r} at the top level instead", where)
-    for name in sorted(set(fields) & set(costly)):
+    plain = {_plain(name) for name in costly}
+    for name in sorted(name for name in fields if _plain(name) in plain):
         where = f"{path}.{name}"
         raise InvalidRequest(
-            f"{where!r} changes what an answer can cost and is not offered", where, "unsupported"
+            f"{where!r} changes what is asked or what it can cost, and is not offered",
+            where,
+            "unsupported",
         )
+
+
+def _plain(name: str) -> str:
+    """Return a name as those servers read it that take ``maxTokens`` for ``max_tokens``."""
+    return name.replace("_", "").lower()
 
 
 class Content:

@@ -67,8 +67,14 @@ _IMAGE: Final[Mapping[str, str]] = {"aspect_ratio": "aspectRatio", "image_size":
 _OPTIONS: Final = ("safetySettings", "labels", "generationConfig")
 """What callers may set through ``provider.options``; the rest would change what is paid for."""
 
-_HELD: Final = ("maxOutputTokens", "candidateCount")
-"""Of ``generationConfig`` what multiplies an answer: the hold covers the canonical fields."""
+_HELD: Final[Mapping[str, str]] = {
+    "maxoutputtokens": "max_tokens",
+    "candidatecount": "n",
+    "responsemodalities": "modalities",
+    "imageconfig": "image_config",
+}
+"""Of ``generationConfig`` what changes what an answer costs, and the canonical field that says so.
+Google reads ``candidate_count`` like ``candidateCount``."""
 
 
 def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -> dict[str, Any]:
@@ -98,9 +104,9 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
                 f"'provider.options.{options_key}.{name}' is not offered; known are "
                 + ", ".join(_OPTIONS)
             )
-        for held in _HELD if name == "generationConfig" else ():
-            if held in value:
-                raise RequestRejected(f"{held!r}: use 'max_tokens' and 'n' instead")
+        for key in value if name == "generationConfig" else ():
+            if (instead := _HELD.get(key.replace("_", "").lower())) is not None:
+                raise RequestRejected(f"{key!r}: use {instead!r} instead")
     config = {**options.get("generationConfig", {}), **config}
     body.update(options)
     body.pop("generationConfig", None)

@@ -85,8 +85,21 @@ _LATER = {
     "deferred_tools": "server tools are not offered",
 }
 
-_COSTLY = ("best_of", "max_new_tokens", "max_output_tokens", "web_search_options")
-"""Names at some upstreams for what multiplies an answer or adds a fee: no hold covers it."""
+_COSTLY = frozenset({
+    # What multiplies or lengthens an answer, or is asked in place of what was held.
+    "best_of", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict",
+    "num_return_sequences", "candidate_count", "options", "parameters", "thinking_budget",
+    "reasoning_budget", "prompt", "prompt_embeds", "input", "inputs", "texts",
+    # What adds a fee, another rate, or text that the upstream fetches.
+    "web_search_options", "web_search", "enable_search", "search_parameters", "search_settings",
+    "compound_custom", "mcp_servers", "connectors", "data_sources", "container", "preset", "speed",
+    "inference_geo", "performance_config", "audio",
+    # What the upstream keeps for all who use its key.
+    "previous_response_id", "conversation", "background",
+    # Where a proxy asks, and with which key.
+    "api_base", "base_url", "api_key", "fallbacks", "extra_body", "extra_headers",
+})  # fmt: skip
+"""Names at some upstreams for what no hold covers, or what no caller may choose."""
 
 _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "temperature": (1,),

@@ -510,6 +510,8 @@ def test_vendor_options_add_to_the_body_and_never_replace_what_is_held() -> None
         {"contents": []},
         {"generationConfig": {"maxOutputTokens": 10**6}},
         {"generationConfig": {"candidateCount": 8}},
+        {"generationConfig": {"candidate_count": 8}},
+        {"generationConfig": {"responseModalities": ["IMAGE"]}},
         {"generationConfig": []},
     ):
         with pytest.raises(RequestRejected):

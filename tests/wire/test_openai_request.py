@@ -533,7 +533,26 @@ def test_provider_preferences_are_read(provider: Any, read: ProviderPreferences)
         ({"options": {"acme": {"stream": False}}}, "provider.options.acme.stream"),
         ({"options": {"acme": {"model": "dear"}}}, "provider.options.acme.model"),
         ({"options": {"acme": {"service_tier": "x"}}}, "provider.options.acme.service_tier"),
-        ({"options": {"acme": {"best_of": 20}}}, "provider.options.acme.best_of"),
+        *(
+            ({"options": {"acme": {name: 20}}}, f"provider.options.acme.{name}")
+            for name in (
+                "best_of",
+                "bestOf",
+                "num_predict",
+                "options",
+                "prompt",
+                "thinking_budget",
+                "previous_response_id",
+                "previousResponseId",
+                "speed",
+                "inference_geo",
+                "audio",
+                "search_parameters",
+                "enable_search",
+                "data_sources",
+                "api_base",
+            )
+        ),
     ],
 )
 def test_wrong_provider_preferences_are_refused_by_path(provider: Any, param: str) -> None:

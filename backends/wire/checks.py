@@ -181,16 +181,43 @@ def biases(path: str, value: Any) -> None:
         number(-100, 100)(where, bias)
 
 
+def cache_control(path: str, value: Any) -> None:
+    """Check for a breakpoint of the prompt cache, with the default time to live."""
+    mapping(path, value)
+    if value.get("ttl") not in (None, "5m"):
+        raise InvalidRequest(
+            f"'{path}.ttl' must be '5m': a longer one has a price of its own and is not offered",
+            f"{path}.ttl",
+            "unsupported",
+        )
+
+
 def tools(path: str, value: Any) -> None:
-    """Check for a list of tools, each with a ``type``; function tools with a name."""
+    """Check for a list of tools for the client to run; functions with a name."""
     list_of(typed_object)(path, value)
     for position, tool in enumerate(value):
+        where = f"{path}[{position}]"
+        if tool["type"] not in ("function", "custom"):
+            raise InvalidRequest(
+                f"'{where}.type': {tool['type']!r} runs at the server, and server tools are not "
+                "offered",
+                f"{where}.type",
+                "unsupported",
+            )
+        breakpoint_of(where, tool)
+        if tool["type"] == "custom":
+            continue
         function = tool.get("function")
-        if tool["type"] == "function" and not (
-            isinstance(function, dict) and isinstance(function.get("name"), str)
-        ):
-            where = f"{path}[{position}].function.name"
+        if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+            where = f"{where}.function.name"
             raise InvalidRequest(f"{where!r} must be the function's name", where)
+        breakpoint_of(f"{where}.function", function)
+
+
+def breakpoint_of(path: str, value: Mapping[str, Any]) -> None:
+    """Check the ``cache_control`` of a part, a message or a tool, if there is one."""
+    if value.get("cache_control") is not None:
+        cache_control(f"{path}.cache_control", value["cache_control"])
 
 
 def messages(path: str, value: Any) -> None:
@@ -209,6 +236,7 @@ def _message(path: str, value: Any) -> None:
     if role == "tool" and not isinstance(value.get("tool_call_id"), str):
         where = f"{path}.tool_call_id"
         raise InvalidRequest(f"{where!r} must be the id of the tool call it answers", where)
+    breakpoint_of(path, value)
     calls = value.get("tool_calls")
     if calls is not None:
         list_of(mapping)(f"{path}.tool_calls", calls)
@@ -224,6 +252,7 @@ def _message(path: str, value: Any) -> None:
 
 def _part(path: str, value: Any) -> None:
     mapping(path, value)
+    breakpoint_of(path, value)
     kind = value.get("type")
     if kind not in PARTS:
         raise InvalidRequest(f"'{path}.type' must be one of {', '.join(PARTS)}", f"{path}.type")

@@ -54,11 +54,12 @@ def test_parts_that_the_table_has_no_price_for_are_refused() -> None:
     """Audio is dearer than text: an endpoint at list price does not take it."""
     name = next(
         name
-        for name, entry in prices.table().providers["openai"].models.items()
-        if "input_audio" in entry.unpriced
+        for name, entry in prices.table().providers["google"].models.items()
+        if "input_audio" in entry.unpriced and not entry.unsold
     )
-    assert "input_audio" in EndpointSettings.model_validate({**BASE, "model": name}).unpriced()
-    own = EndpointSettings.model_validate({**BASE, "model": name, "price": PRICE})
+    given = {**BASE, "backend": "gemini", "model": name}
+    assert "input_audio" in EndpointSettings.model_validate(given).unpriced()
+    own = EndpointSettings.model_validate({**given, "price": PRICE})
     assert own.unpriced() == frozenset()
 
 
@@ -177,7 +178,7 @@ def test_vendors_are_usual_where_address_key_and_prices_are_known(
         "own": Vendor(key_env="OWN_KEY", prices="openai"),
         "unpriced": Vendor(base_url="https://x.example/v1", key_env="X_KEY"),
     }
-    monkeypatch.setattr(backends, "vendors", lambda: tuple(rows))
+    monkeypatch.setattr(backends, "vendor_names", lambda: tuple(rows))
     monkeypatch.setattr(backends, "vendor", rows.__getitem__)
     backends.usual.cache_clear()
     try:

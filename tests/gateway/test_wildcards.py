@@ -50,8 +50,9 @@ def test_a_price_that_is_not_written_comes_from_the_table() -> None:
     )
 
 
-def test_parts_that_the_table_has_no_price_for_are_refused() -> None:
+def test_parts_that_the_table_has_no_price_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audio is dearer than text: an endpoint at list price does not take it."""
+    monkeypatch.undo()
     name = next(
         name
         for name, entry in prices.table().providers["google"].models.items()

@@ -10,12 +10,15 @@ A development tool: the gateway reads the table and never this. What it does to 
 - Models that are not sold by the token (by the hour, page or character) are left out.
 - Audio, images and video that cost more than text are listed as unpriced: an endpoint that is
   priced from the table does not take them.
+- Models that write images, audio or video at a dearer rate, or that search the web for a fee with
+  every answer, are listed as unsold: an endpoint needs a price of its own for them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
@@ -39,6 +42,10 @@ PARTS = {
     "image_url": "input_image_mtok",
     "video_url": "input_video_mtok",
 }
+OUTPUTS = ("output_audio_mtok", "output_image_mtok", "output_video_mtok")
+SEARCHES = re.compile(r"deep-research|search-(preview|api)|sonar|-online$")
+"""Names of models that search unasked; the source's fee for each search is left out here."""
+
 CLAUSES = ("equals", "starts_with", "ends_with", "contains", "regex")
 
 
@@ -96,7 +103,9 @@ def compiled(model: ModelInfo, now: datetime.datetime) -> Entry | None:
         request=_whole(requests * 10**9),
         tiers=tuple(_rates(prices, start) for start in sorted(starts)),
         context=model.context_window,
-        unpriced=tuple(part for part, key in PARTS.items() if _dearer(prices, key)),
+        unpriced=tuple(part for part, key in PARTS.items() if _dearer(prices, key, "input_mtok")),
+        unsold=any(_dearer(prices, key, "output_mtok") for key in OUTPUTS)
+        or (not requests and SEARCHES.search(model.id) is not None),
         match=None if match == Match(equals=model.id) else match,
     )
 
@@ -144,9 +153,9 @@ def _at(rate: Decimal | TieredPrices | None, above: int) -> Decimal | None:
     return reached[-1] if reached else rate.base
 
 
-def _dearer(prices: list[dict[str, Any]], key: str) -> bool:
+def _dearer(prices: list[dict[str, Any]], key: str, text: str) -> bool:
     return any(
-        (_at(price.get(key), 0) or Decimal(0)) > (_at(price["input_mtok"], 0) or Decimal(0))
+        (_at(price.get(key), 0) or Decimal(0)) > (_at(price.get(text), 0) or Decimal(0))
         for price in prices
     )
 

@@ -71,6 +71,10 @@ class Entry(Rates, frozen=True, omit_defaults=True, kw_only=True):
     unpriced: tuple[str, ...] = ()
     """Parts that cost more than text and have no rate of their own here."""
 
+    unsold: bool = False
+    """Its answers cost what no rate here covers: it needs a price in the configuration. It stands
+    here because its name would mean another model."""
+
     match: Match | None = None
     """Other names for it; absent where its own is the only one."""
 
@@ -118,13 +122,22 @@ def table() -> Table:
 
 @cache
 def known(provider: str) -> tuple[str, ...]:
-    """Return the names of a section's models, in order; none where there is no such section."""
+    """Return the names of a section's models that it prices, in order; none for no section."""
     section = table().providers.get(provider)
-    return tuple(section.models) if section else ()
+    models = section.models if section else {}
+    return tuple(name for name, entry in models.items() if not entry.unsold)
 
 
 def find(provider: str, model: str) -> Entry | None:
-    """Return the entry of a vendor's model, by its own name before any pattern, or None."""
+    """Return the entry of a vendor's model, by its own name before any pattern.
+
+    None where nothing fits, or where what fits is not priced here.
+    """
+    entry = _entry(provider, model)
+    return None if entry is None or entry.unsold else entry
+
+
+def _entry(provider: str, model: str) -> Entry | None:
     section = table().providers.get(provider)
     if section is None:
         return None
@@ -134,5 +147,5 @@ def find(provider: str, model: str) -> Entry | None:
     for entry in section.models.values():
         if entry.match is not None and entry.match.fits(name):
             return entry
-    found = (find(other, model) for other in section.fallback)
+    found = (_entry(other, model) for other in section.fallback)
     return next((entry for entry in found if entry is not None), None)

@@ -193,6 +193,23 @@ def biases(path: str, value: Any) -> None:
         number(-100, 100)(where, bias)
 
 
+def cache_control(path: str, value: Any) -> None:
+    """Check for a breakpoint of the prompt cache, with the default time to live."""
+    mapping(path, value)
+    if value.get("ttl") not in (None, "5m"):
+        raise InvalidRequest(
+            f"'{path}.ttl' must be '5m': a longer one has a price of its own and is not offered",
+            f"{path}.ttl",
+            "unsupported",
+        )
+
+
+def breakpoint_of(path: str, value: Mapping[str, Any]) -> None:
+    """Check the ``cache_control`` of a part, a message or a tool, if there is one."""
+    if value.get("cache_control") is not None:
+        cache_control(f"{path}.cache_control", value["cache_control"])
+
+
 class Content:
     """Counts what messages carry: text, images, and what an endpoint must understand."""
 

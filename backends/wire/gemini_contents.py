@@ -174,17 +174,20 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _media(kind: str, url: Any, filename: str = "") -> dict[str, Any]:
-    """Return media that came inline, or under an address that Google itself reads."""
+    """Return media that came inline, or under a public address that Google itself reads.
+
+    None in a bucket: Google would read it with our own credentials.
+    """
     if isinstance(url, str) and url[:5].lower() == "data:":
         return {"inlineData": _inline(kind, url)}
     guessed = _TYPES.get(filename.rpartition(".")[2].lower()) if filename else None
-    if isinstance(url, str) and url.startswith(("https://", "gs://")):
+    if isinstance(url, str) and url.startswith("https://"):
         path = url.partition("?")[0].partition("#")[0]
         guessed = guessed or _TYPES.get(path.rpartition(".")[2].lower())
         return {"fileData": {"fileUri": url, **({"mimeType": guessed} if guessed else {})}}
     if kind == "file" and isinstance(url, str) and guessed and _is_base64(url):
         return {"inlineData": {"mimeType": guessed, "data": url}}
-    raise RequestRejected(f"{kind!r}: this endpoint takes data:, https: and gs: URLs")
+    raise RequestRejected(f"{kind!r}: this endpoint takes data: and https: URLs")
 
 
 def _inline(kind: str, url: str) -> dict[str, str]:

@@ -57,19 +57,8 @@ def cacheable(path: str, value: Any) -> dict[str, Any]:
     control = value.get("cache_control")
     if control is None:
         return {}
-    cache_control(f"{path}.cache_control", control)
+    checks.cache_control(f"{path}.cache_control", control)
     return {"cache_control": control}
-
-
-def cache_control(path: str, value: Any) -> None:
-    """Check for a breakpoint of the prompt cache, with the default time to live."""
-    checks.mapping(path, value)
-    if value.get("ttl") not in (None, "5m"):
-        raise InvalidRequest(
-            f"'{path}.ttl' must be '5m': a longer one has a price of its own and is not offered",
-            f"{path}.ttl",
-            "unsupported",
-        )
 
 
 class Reader:

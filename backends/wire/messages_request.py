@@ -14,7 +14,7 @@ from backends.types import ChatRequest, Native
 from backends.wire import checks, shapes
 from backends.wire.checks import Check, InvalidRequest
 from backends.wire.dialect import Decoded
-from backends.wire.messages_blocks import Reader, cache_control, cacheable
+from backends.wire.messages_blocks import Reader, cacheable
 from backends.wire.messages_upstream import encode_request
 from backends.wire.openai_request import (
     _LATER,
@@ -64,7 +64,7 @@ _FIELDS: Final[Mapping[str, Check]] = {
     "thinking": checks.typed_object,
     "output_config": checks.mapping,
     "output_format": checks.typed_object,
-    "cache_control": cache_control,
+    "cache_control": checks.cache_control,
     "service_tier": checks.one_of("auto", "standard_only"),
     "speed": checks.one_of("standard"),
     "metadata": checks.mapping,

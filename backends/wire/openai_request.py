@@ -50,7 +50,7 @@ _FEATURES: dict[str, Callable[[str, Any], Any]] = {
     "prediction": checks.mapping,
     "prompt_cache_key": checks.text,
     "prompt_cache_options": checks.mapping,
-    "cache_control": checks.mapping,
+    "cache_control": checks.cache_control,
     "service_tier": checks.text,
 }
 _TO_UPSTREAM = SAMPLING | _FEATURES

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from backends.errors import RequestRejected
 from backends.wire import shapes
-from backends.wire.checks import InvalidRequest, mapping, object_of, text
+from backends.wire.checks import InvalidRequest, breakpoint_of, mapping, object_of, text
 from backends.wire.details import OPENAI, XAI, merge_details
 
 UNKNOWN: Final = "unknown"
@@ -53,6 +53,7 @@ def messages_of(given: Any) -> Messages:
     for position, item in enumerate(given):
         path = f"input[{position}]"
         mapping(path, item)
+        breakpoint_of(path, item)
         _take(messages, path, item)
     return [_tidy(message) for message in messages]
 
@@ -130,6 +131,7 @@ def _content(path: str, content: Any) -> str | list[dict[str, Any]]:
 def _part(path: str, part: Any) -> dict[str, Any]:
     """Return a part of a message in the canonical shape."""
     mapping(path, part)
+    breakpoint_of(path, part)
     kind = part.get("type")
     match kind:
         case "input_text" | "output_text" | "text":

@@ -46,7 +46,7 @@ _SAME_FIELDS: Final[Mapping[str, checks.Check]] = {
     "parallel_tool_calls": checks.boolean,
     "prompt_cache_key": checks.text,
     "prompt_cache_options": checks.mapping,
-    "cache_control": checks.mapping,
+    "cache_control": checks.cache_control,
     "service_tier": checks.text,
     "modalities": checks.list_of(checks.one_of("text", "image", "audio")),
     "image_config": checks.mapping,
@@ -213,6 +213,7 @@ def _tool(path: str, tool: Mapping[str, Any]) -> dict[str, Any]:
             where,
             "unsupported",
         )
+    checks.breakpoint_of(path, tool)
     _TOOL(path, tool)
     names = ("name", *shapes.FUNCTION_OPTIONS)
     function = {name: tool[name] for name in names if tool.get(name) is not None}

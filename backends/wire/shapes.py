@@ -13,6 +13,8 @@ from backends.wire.checks import (
     Check,
     InvalidRequest,
     boolean,
+    breakpoint_of,
+    cache_control,
     integer,
     list_of,
     mapping,
@@ -70,7 +72,8 @@ FUNCTION_OPTIONS: Mapping[str, Check] = {
     "strict": boolean,
 }
 _TOOL = object_of(
-    {"function": object_of({"name": text}, FUNCTION_OPTIONS)}, {"cache_control": mapping}
+    {"function": object_of({"name": text}, {**FUNCTION_OPTIONS, "cache_control": cache_control})},
+    {"cache_control": cache_control},
 )
 SCHEMA_OPTIONS: Mapping[str, Check] = {
     "name": text,
@@ -98,7 +101,7 @@ _MESSAGE = object_of(
         "reasoning_content": text,
         "reasoning_details": list_of(REASONING_DETAIL),
         "is_error": boolean,
-        "cache_control": mapping,
+        "cache_control": cache_control,
     },
 )
 
@@ -114,7 +117,7 @@ def tool_choice(path: str, value: Any) -> None:
 
 
 def tools(path: str, value: Any) -> None:
-    """Check for a list of tools: functions, which may leave out ``type``, and others."""
+    """Check for a list of tools for the client to run; a function may leave out ``type``."""
     list_of(mapping)(path, value)
     for position, tool in enumerate(value):
         where = f"{path}[{position}]"
@@ -124,6 +127,13 @@ def tools(path: str, value: Any) -> None:
         typed_object(where, tool)
         if tool["type"] == "function":
             _TOOL(where, tool)
+        elif tool["type"] != "custom":
+            raise InvalidRequest(
+                f"'{where}.type': {tool['type']!r} runs at the server, and server tools are not "
+                "offered",
+                f"{where}.type",
+                "unsupported",
+            )
 
 
 def response_format(path: str, value: Any) -> None:
@@ -168,5 +178,4 @@ def _part(path: str, value: Any) -> None:
     if kind not in PARTS:
         raise InvalidRequest(f"'{path}.type' must be one of {', '.join(PARTS)}", f"{path}.type")
     _PARTS[kind](f"{path}.{kind}", value.get(kind))
-    if value.get("cache_control") is not None:
-        mapping(f"{path}.cache_control", value["cache_control"])
+    breakpoint_of(path, value)

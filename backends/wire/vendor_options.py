@@ -30,10 +30,13 @@ _ON_TOP: Final = (
     "modelid input inputs prompt texts contents content system systeminstruction instructions "
     "anthropicversion "
     # what has a fee of its own,
-    "websearch websearchoptions searchparameters searchoptions enablesearch connectors "
-    "mcpservers functions toolconfig audio speed inferencegeo "
-    # and what a server would look up.
-    "container cachedcontent conversation previousresponseid background"
+    "websearch websearchoptions searchparameters searchoptions searchsettings enablesearch "
+    "compoundcustom connectors mcpservers functions toolconfig audio speed inferencegeo "
+    "performanceconfig thinkingbudget reasoningbudget options parameters promptembeds preset "
+    # what a server would look up,
+    "container cachedcontent conversation previousresponseid background datasources "
+    # and where a proxy asks, and with which key.
+    "apibase baseurl apikey fallbacks extrabody extraheaders"
 )
 _REFUSED: Final = frozenset(_ANYWHERE.split())
 _REFUSED_ON_TOP: Final = frozenset(_ON_TOP.split())

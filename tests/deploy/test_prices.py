@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from decimal import Decimal
 
@@ -106,6 +107,33 @@ def test_what_is_not_sold_by_the_token_is_left_out() -> None:
     assert compiled(info(ModelPrice()), NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "price", "unsold"),
+    [
+        ("m", usd("1", "2", output_image_mtok=Decimal(30)), True),
+        ("m", usd("1", "2", output_audio_mtok=Decimal(3)), True),
+        ("m", usd("1", "2", output_audio_mtok=Decimal(2)), False),
+        ("gpt-4o-search-preview", usd("1", "2"), True),
+        ("sonar", usd("1", "2"), True),
+        ("sonar", usd("1", "2", requests_kcount=Decimal(12)), False),
+    ],
+)
+def test_what_no_rate_covers_is_unsold(name: str, price: ModelPrice, unsold: bool) -> None:
+    """Images and audio that it writes, and searches that nobody asked for."""
+    entry = compiled(dataclasses.replace(info(price), id=name), NOW)
+    assert entry is not None
+    assert entry.unsold is unsold
+
+
+def test_an_unsold_model_is_not_found_by_any_name() -> None:
+    """Nor taken for its namesake that makes no images."""
+    assert prices.find("google", "gemini-2.5-flash") is not None
+    assert prices.find("google", "gemini-2.5-flash-image") is None
+    assert prices.find("google", "gemini-2.5-flash-image-preview") is None
+    assert prices.find("openai", "gpt-4o-search-preview-2025-03-11") is None
+    assert "gemini-2.5-flash-image" not in prices.known("google")
+
+
 def test_the_file_in_the_repository_is_what_the_tool_writes() -> None:
     """One line a model, sorted, and nothing else in it."""
     assert written(prices.table()) == prices.FILE.read_bytes()
@@ -122,7 +150,8 @@ def test_the_table_finds_what_its_source_finds() -> None:
                 theirs = theirs or next((m for m in provider.models if m.is_match(name)), None)
                 if theirs is None or theirs.id not in section.models:
                     continue
-                if prices.find(provider.id, name) != section.models[theirs.id]:
+                entry = section.models[theirs.id]
+                if prices.find(provider.id, name) != (None if entry.unsold else entry):
                     wrong.append((provider.id, name, theirs.id))
     assert wrong == []
 

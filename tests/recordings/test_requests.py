@@ -59,6 +59,7 @@ REFUSED: dict[str, set[str]] = {
         "safe_prompt",
         "search_settings",
         "thinking",
+        "tools",
         "variables",
         "web_search_options",
     },

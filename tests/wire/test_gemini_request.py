@@ -117,8 +117,8 @@ def test_what_says_nothing_is_no_part() -> None:
             {"fileData": {"fileUri": "https://youtu.be/abc"}},
         ),
         (
-            {"type": "file", "file": {"filename": "a.pdf", "file_url": "gs://bucket/object"}},
-            {"fileData": {"fileUri": "gs://bucket/object", "mimeType": "application/pdf"}},
+            {"type": "file", "file": {"filename": "a.pdf", "file_url": "https://c/object"}},
+            {"fileData": {"fileUri": "https://c/object", "mimeType": "application/pdf"}},
         ),
     ],
 )
@@ -134,6 +134,7 @@ def test_media_go_inline_or_by_an_address_that_google_reads(
     [
         {"type": "image_url", "image_url": {"url": "http://a.example/b.jpg"}},
         {"type": "image_url", "image_url": {"url": "aW1n"}},
+        {"type": "file", "file": {"filename": "a.pdf", "file_url": "gs://ours/private"}},
         {"type": "image_url", "image_url": {"url": "data:,x"}},
         {"type": "file", "file": {"file_id": "file-of-another-vendor"}},
         {"type": "file", "file": {"filename": "a.pdf", "file_data": "not base64!"}},
@@ -442,7 +443,7 @@ def test_functions_are_declared_by_json_schema() -> None:
 @pytest.mark.parametrize(
     "params",
     [
-        {"tools": [{"type": "web_search"}]},
+        {"tools": [{"type": "custom"}]},
         {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "some"},
         {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": {"type": "x"}},
         {"response_format": {"type": "grammar"}},

@@ -84,7 +84,7 @@ GOOD: dict[str, list[Any]] = {
     "max_tokens": [1, 10**6],
     "max_completion_tokens": [1],
     "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}],
-    "tools": [[{"type": "function", "function": {"name": "f", "x": 1}}], [{"type": "other"}]],
+    "tools": [[{"type": "function", "function": {"name": "f", "x": 1}}], [{"type": "custom"}]],
     "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
     "parallel_tool_calls": [False],
     "reasoning": [{"effort": "high"}, {"max_tokens": 5}],
@@ -162,7 +162,16 @@ BAD: dict[str, list[Any]] = {
     "max_tokens": [0, -1, 1.5, "5", True, 2**53, 10**30],
     "max_completion_tokens": [0, False],
     "response_format": ["json", {}, {"type": 5}, []],
-    "tools": [{}, ["f"], [{}], [{"type": "function"}], [{"type": "function", "function": {}}]],
+    "tools": [
+        {},
+        ["f"],
+        [{}],
+        [{"type": "function"}],
+        [{"type": "function", "function": {}}],
+        [{"type": "web_search"}],
+        [{"type": "openrouter:web_search"}],
+        [{"type": "function", "function": {"name": "f"}, "cache_control": {"ttl": "1h"}}],
+    ],
     "tool_choice": [5, [], True],
     "parallel_tool_calls": ["yes", 1],
     "reasoning": ["high", []],
@@ -173,7 +182,7 @@ BAD: dict[str, list[Any]] = {
     "prediction": ["x"],
     "prompt_cache_key": [5],
     "prompt_cache_options": ["x"],
-    "cache_control": ["ephemeral"],
+    "cache_control": ["ephemeral", {"type": "ephemeral", "ttl": "1h"}],
     "service_tier": [5, {}],
     "stream": ["true", 1],
     "stream_options": [True],
@@ -538,7 +547,26 @@ def test_provider_preferences_are_read(provider: Any, read: ProviderPreferences)
         ({"options": {"acme": {"stream": False}}}, "provider.options.acme.stream"),
         ({"options": {"acme": {"model": "dear"}}}, "provider.options.acme.model"),
         ({"options": {"acme": {"service_tier": "x"}}}, "provider.options.acme.service_tier"),
-        ({"options": {"acme": {"best_of": 20}}}, "provider.options.acme.best_of"),
+        *(
+            ({"options": {"acme": {name: 20}}}, f"provider.options.acme.{name}")
+            for name in (
+                "best_of",
+                "bestOf",
+                "num_predict",
+                "options",
+                "prompt",
+                "thinking_budget",
+                "previous_response_id",
+                "previousResponseId",
+                "speed",
+                "inference_geo",
+                "audio",
+                "search_parameters",
+                "enable_search",
+                "data_sources",
+                "api_base",
+            )
+        ),
     ],
 )
 def test_wrong_provider_preferences_are_refused_by_path(provider: Any, param: str) -> None:
@@ -546,6 +574,22 @@ def test_wrong_provider_preferences_are_refused_by_path(provider: Any, param: st
     error = refused(provider=provider)
     assert error.param == param
     assert param in error.message
+
+
+LONG = {"type": "ephemeral", "ttl": "1h"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": "a", "cache_control": LONG},
+        {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": LONG}]},
+    ],
+)
+def test_a_longer_cache_time_is_refused_wherever_it_stands(message: dict[str, Any]) -> None:
+    """It costs more than other writing to a cache, and has no price here."""
+    error = refused(messages=[message])
+    assert (error.param or "").endswith("cache_control.ttl")
 
 
 _json = st.recursive(

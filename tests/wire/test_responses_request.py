@@ -492,3 +492,26 @@ def without_nulls(items: Any) -> Any:
     if isinstance(items, str):
         return items
     return [{k: v for k, v in item.items() if v is not None} for item in items]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cache_control": {"ttl": "1h"}},
+        {"tools": [{"type": "function", "name": "f", "cache_control": {"ttl": "1h"}}]},
+        {
+            "input": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": "a", "cache_control": {"ttl": "1h"}}
+                    ],
+                }
+            ]
+        },
+    ],
+)
+def test_a_longer_cache_time_is_refused_wherever_it_stands(fields: dict[str, Any]) -> None:
+    """It costs more than other writing to a cache, and has no price here."""
+    with pytest.raises(InvalidRequest, match="ttl"):
+        decode_request(msgspec.json.encode({"model": "m", "input": "a", **fields}))

@@ -9,6 +9,7 @@ Anthropic's counts. Source: the Messages streaming reference and the types of An
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -124,6 +125,10 @@ class MessagesEncoder:
         if usage is not None and cost is not None:
             body["usage"] = _usage_body(usage, cost)
         return self._release() + _event("error", body)
+
+    def waiting(self) -> list[Delta]:
+        """Return what waits for the open call's end."""
+        return list(chain.from_iterable(self._waiting.values()))
 
     def _is_of_the_call(self, event: Delta) -> bool:
         return isinstance(event, ToolCallDelta) and event.call_index == self._call

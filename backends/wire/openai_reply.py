@@ -129,6 +129,10 @@ class ChunkEncoder:
             rest["usage"] = usage_body(usage, cost)
         return self._chunk(rest)
 
+    def waiting(self) -> tuple[Delta, ...]:
+        """Nothing waits: every event is written at once."""
+        return ()
+
     def _chunk(self, rest: Mapping[str, Any]) -> bytes:
         return b"data: " + _encode({**self._head, **rest}) + b"\n\n"
 

@@ -9,6 +9,7 @@ fields are those of the ``openai`` and ``openrouter`` SDKs (2026-10), ``cost`` a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -148,6 +149,10 @@ class ResponsesEncoder:
         if usage is not None and cost is not None:
             body["usage"] = _usage(usage, cost)
         return out + self._event("response.failed", {"response": body, "error": error})
+
+    def waiting(self) -> list[ToolCallDelta]:
+        """Return the pieces of calls that wait for the end of the one before them."""
+        return list(chain.from_iterable(self._waiting.values()))
 
     def flush(self, reason: FinishReason) -> bytes:
         """Close what is open, and send the calls that waited."""

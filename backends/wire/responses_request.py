@@ -18,6 +18,7 @@ from backends.wire.openai_request import (
     SAMPLING,
     check_fields,
     is_default,
+    leave_out_tools,
     models_of,
     parse,
     preferences_of,
@@ -200,6 +201,7 @@ def _params(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
             native.add("responses.reasoning")
         if reasoning:
             params["reasoning"] = reasoning
+    leave_out_tools(params)
     return params, native
 
 

@@ -24,9 +24,6 @@ _NAMES: Final = {
     "presence_penalty": "presence_penalty",
     "repetition_penalty": "repeat_penalty",
 }
-_HELD: Final = "num_predict"
-"""The runner's own name of the output limit, which is the one that was held for."""
-
 _ROLES: Final = {"developer": "system"}
 _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
 
@@ -68,18 +65,8 @@ def encode_request(
     if think is not None:
         body["think"] = think
     if options_key:
-        body |= _theirs(request.provider.options.get(options_key, {}), options)
+        body |= request.provider.options.get(options_key, {})
     return body
-
-
-def _theirs(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a caller's own fields; of the runner's ``options`` those win that were held for."""
-    theirs = given.get("options")
-    if theirs is None:
-        return dict(given)
-    if not isinstance(theirs, dict) or _HELD in theirs:
-        raise RequestRejected(f"'options' must be an object; send 'max_tokens' for {_HELD!r}")
-    return {**given, "options": {**theirs, **options}}
 
 
 def encode_embed(request: ChatRequest, *, model: str, options_key: str = "") -> dict[str, Any]:

@@ -85,14 +85,8 @@ _LATER = {
     "deferred_tools": "server tools are not offered",
 }
 
-_COSTLY = (
-    *("best_of", "max_new_tokens", "max_output_tokens"),
-    *("speed", "inference_geo", "mcp_servers", "container"),
-    *("web_search_options", "search_parameters", "enable_search"),
-    *("previous_response_id", "conversation", "prompt", "preset", "background"),
-)
-"""Names at some upstreams for what multiplies an answer, raises its price, adds a fee, or brings
-a prompt that was stored there (anyone's, as the key is the house's): no hold covers it."""
+_COSTLY = ("best_of", "max_new_tokens", "max_output_tokens", "web_search_options")
+"""Names at some upstreams for what multiplies an answer or adds a fee: no hold covers it."""
 
 _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "temperature": (1,),

@@ -14,7 +14,6 @@ from backends.errors import ProtocolError, RequestRejected, StreamTruncated, Ups
 from backends.types import (
     ChoiceEnd,
     Finish,
-    ProviderPreferences,
     ReasoningDelta,
     ResponseStart,
     TextDelta,
@@ -224,19 +223,3 @@ def test_an_embed_answer_of_another_shape_is_none() -> None:
     """Numbers are needed."""
     _, failure = feed(OllamaEmbedDecoder(1), b'{"embedding": [1.0]}')
     assert isinstance(failure, ProtocolError)
-
-
-def test_a_callers_own_options_stand_beside_what_was_held_for() -> None:
-    """The runner's other settings go through; its output limit is the gateway's."""
-
-    def asked(given: Any) -> dict[str, Any]:
-        own = ProviderPreferences(options={"acme": {"options": given, "keep_alive": "5m"}})
-        request = replace(chat(), output_bound=7, provider=own)
-        return encode_request(request, model="m", options_key="acme")
-
-    body = asked({"mirostat": 1, "num_ctx": 9})
-    assert body["options"] == {"mirostat": 1, "num_ctx": 9, "num_predict": 7}
-    assert body["keep_alive"] == "5m"
-    for wrong in ({"num_predict": -1}, "no object"):
-        with pytest.raises(RequestRejected, match="max_tokens"):
-            asked(wrong)

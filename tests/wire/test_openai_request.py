@@ -534,16 +534,12 @@ def test_provider_preferences_are_read(provider: Any, read: ProviderPreferences)
         ({"options": {"acme": {"model": "dear"}}}, "provider.options.acme.model"),
         ({"options": {"acme": {"service_tier": "x"}}}, "provider.options.acme.service_tier"),
         ({"options": {"acme": {"best_of": 20}}}, "provider.options.acme.best_of"),
-        ({"options": {"acme": {"speed": "x"}}}, "provider.options.acme.speed"),
         (
-            {"options": {"acme": {"search_parameters": "x"}}},
             "provider.options.acme.search_parameters",
         ),
         (
-            {"options": {"acme": {"previous_response_id": "x"}}},
             "provider.options.acme.previous_response_id",
         ),
-        ({"options": {"acme": {"preset": "x"}}}, "provider.options.acme.preset"),
     ],
 )
 def test_wrong_provider_preferences_are_refused_by_path(provider: Any, param: str) -> None:

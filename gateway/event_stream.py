@@ -16,7 +16,7 @@ from typing import Any
 from litestar.types import Receive, Scope, Send
 
 from backends.collect import Collector
-from backends.types import DELTAS, AnswerHead, Finish, StreamEvent
+from backends.types import CONTENT, DELTAS, AnswerHead, Finish, StreamEvent
 from backends.wire.dialect import StreamEncoder
 from backends.wire.sse import COMMENT
 from gateway.clock import Ticker, Watch
@@ -26,7 +26,7 @@ from gateway.exchange import Exchange
 from gateway.ids import REQUEST_ID_HEADER
 from gateway.reply import Reply, reply_of, withdraw
 from gateway.settings import ServerSettings
-from policies.charging import Bill
+from policies.charging import Bill, content_bytes
 
 log = logging.getLogger("tollway")
 
@@ -101,6 +101,10 @@ class Responder(ABC):
     def over(self) -> None:  # noqa: B027
         """Note that nothing more may be sent."""
 
+    def held_bytes(self) -> int:
+        """Return how much content was taken and is not written yet."""
+        return 0
+
     def fail(self, reply: ErrorReply) -> None:
         """Answer with an error; nothing has been sent."""
         given = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
@@ -120,7 +124,7 @@ class Responder(ABC):
 
     def _client_left(self) -> None:
         self.exchange.client_gone = True
-        self.exchange.delivered.take_back(self.reply.unsent_bytes)
+        self.exchange.delivered.take_back(self.reply.unsent_bytes + self.held_bytes())
         self._task.cancel()
 
     def _reply_for(self, error: Exception) -> ErrorReply:
@@ -209,6 +213,11 @@ class StreamReply(Responder):
     def over(self) -> None:
         """A comment that was due says nothing any more."""
         self._ended = True
+
+    def held_bytes(self) -> int:
+        """See ``Responder``: some dialects send a call only after the one before it."""
+        waiting = self._encoder.waiting() if self._encoder is not None else ()
+        return sum(content_bytes(event) for event in waiting if isinstance(event, CONTENT))
 
     def _open(self) -> None:
         self._started = True

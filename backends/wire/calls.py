@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
+
+import msgspec
 
 from backends.types import StreamEvent, ToolCallDelta
 
@@ -93,3 +95,14 @@ class ToolCalls:
 def call_id() -> str:
     """Return a name for a tool call that has none; unlike any of an earlier turn."""
     return f"call_{secrets.token_hex(12)}"
+
+
+def is_whole(pieces: Sequence[str]) -> bool:
+    """Whether a call's arguments are complete: one JSON object, after which nothing can come."""
+    if not pieces or not pieces[-1].rstrip().endswith("}"):
+        return False
+    try:
+        msgspec.json.decode("".join(pieces))
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -77,6 +77,10 @@ class CompletionsEncoder:
             rest["usage"] = usage_body(usage, cost)
         return self._chunk(**rest)
 
+    def waiting(self) -> tuple[Delta, ...]:
+        """Nothing waits: every event is written at once."""
+        return ()
+
     def _logprobs(self, event: TextDelta) -> dict[str, Any] | None:
         before = self._chars.get(event.index, 0)
         self._chars[event.index] = before + len(event.text)
@@ -102,7 +106,7 @@ def encode_answer(
 
 def _whole(choice: Choice) -> dict[str, Any]:
     logprobs = to_legacy(choice.logprobs, 0) if choice.logprobs else None
-    text = choice.text or choice.refusal
+    text = choice.text + choice.refusal
     body = _piece(choice.index, text, choice.reason, choice.raw_reason, logprobs)
     return body | {"reasoning": choice.reasoning} if choice.reasoning else body
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +42,10 @@ class StreamEncoder(Protocol):
             usage: what is charged, or None.
             cost: the same in money.
         """
+        ...
+
+    def waiting(self) -> Iterable[Delta]:
+        """Return what ``delta`` took and has written nothing of yet: nobody got it so far."""
         ...
 
 

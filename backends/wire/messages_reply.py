@@ -8,7 +8,8 @@ Anthropic's counts. Source: the Messages streaming reference and the types of An
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,7 @@ from backends.types import (
     ToolCallDelta,
     Usage,
 )
+from backends.wire.calls import is_whole
 from backends.wire.details import ANTHROPIC
 from backends.wire.messages_blocks import wrap
 from backends.wire.messages_upstream import call_input
@@ -104,7 +106,7 @@ class MessagesEncoder:
             return b"".join((self._text, _encode(event.text), b"}}\n\n"))
         if self._kind != "tool_use" or self._is_of_the_call(event):
             return self._write(event)
-        if not self._waiting and _is_whole(self._said):
+        if not self._waiting and is_whole(self._said):
             return self._write(event)
         self._wait(event)
         return b""
@@ -124,6 +126,10 @@ class MessagesEncoder:
         if usage is not None and cost is not None:
             body["usage"] = _usage_body(usage, cost)
         return self._release() + _event("error", body)
+
+    def waiting(self) -> list[Delta]:
+        """Return what waits for the open call's end."""
+        return list(chain.from_iterable(self._waiting.values()))
 
     def _is_of_the_call(self, event: Delta) -> bool:
         return isinstance(event, ToolCallDelta) and event.call_index == self._call
@@ -312,17 +318,6 @@ def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:
     if rest := {name: value for name, value in metadata.items() if name != "error_type"}:
         body["metadata"] = rest
     return {"error": body}
-
-
-def _is_whole(pieces: Sequence[str]) -> bool:
-    """Whether a call's arguments are complete: one JSON object, after which nothing can come."""
-    if not pieces or not pieces[-1].rstrip().endswith("}"):
-        return False
-    try:
-        msgspec.json.decode("".join(pieces))
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
 
 
 def _carried(detail: Any) -> dict[str, Any] | None:

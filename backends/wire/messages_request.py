@@ -18,6 +18,7 @@ from backends.wire.messages_blocks import Reader, cacheable
 from backends.wire.messages_upstream import encode_request
 from backends.wire.openai_request import (
     _LATER,
+    leave_out_tools,
     models_of,
     must_honor,
     parse,
@@ -193,6 +194,7 @@ def _params(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
         params["tools"] = [_tool(f"tools[{n}]", tool, required) for n, tool in enumerate(tools)]
     if "tool_choice" in document:
         _tool_choice(document["tool_choice"], params)
+    leave_out_tools(params)
     _reasoning(document, params, required)
     _format(document, params)
     return params, required

@@ -74,7 +74,10 @@ def shaped(
             body[theirs] = body.pop(name)
     if form.usage == "always":
         del body["stream_options"]
-    if changes := _changes(form):
+    changes = _changes(form)
+    if request.native is not None:
+        changes.append(_plain)
+    if changes:
         body["messages"] = [_message(message, changes) for message in request.messages]
     if not form.cache_control and "tools" in body:
         body["tools"] = [_without(tool, ("cache_control",)) for tool in body["tools"]]
@@ -134,6 +137,11 @@ def _message(message: Mapping[str, Any], changes: Sequence[_Change]) -> dict[str
     for change in changes:
         change(copy)
     return copy
+
+
+def _plain(message: dict[str, Any]) -> None:
+    """Leave out what only the client's own dialect can say; strict upstreams refuse it."""
+    message.pop("is_error", None)
 
 
 def _to_system(message: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ DONE = b"data: [DONE]\n\n"
 
 _NANODOLLARS = 10**9
 _PLAIN_END = b'},"finish_reason":null,"native_finish_reason":null,"logprobs":null}]}\n\n'
+_LISTS = frozenset({"images", "annotations", "reasoning_details"})
 _encode = msgspec.json.encode
 
 
@@ -69,7 +70,7 @@ def usage_body(usage: Usage, cost: Cost) -> dict[str, Any]:
 class ChunkEncoder:
     """Writes one answer as server-sent events."""
 
-    __slots__ = ("_head", "_prefix", "_text")
+    __slots__ = ("_counts", "_head", "_prefix", "_text")
 
     def __init__(self, head: AnswerHead, request: ChatRequest) -> None:
         """Prepare what every chunk repeats."""
@@ -77,6 +78,7 @@ class ChunkEncoder:
         self._head = _head_fields(head, "chat.completion.chunk")
         self._prefix = b"data: " + _encode(self._head)[:-1] + b',"choices":['
         self._text = self._prefix + b'{"index":0,"delta":{"role":"assistant","content":'
+        self._counts: dict[tuple[int, str], int] = {}
 
     def open(self) -> bytes:
         """Nothing precedes the first chunk."""
@@ -91,7 +93,7 @@ class ChunkEncoder:
             logprobs = event.logprobs
         choice = {
             "index": event.index,
-            "delta": _delta_body(event),
+            "delta": self._numbered(event.index, _delta_body(event)),
             "finish_reason": None,
             "native_finish_reason": None,
             "logprobs": logprobs,
@@ -128,6 +130,27 @@ class ChunkEncoder:
         if usage is not None and cost is not None:
             rest["usage"] = usage_body(usage, cost)
         return self._chunk(rest)
+
+    def waiting(self) -> tuple[Delta, ...]:
+        """Nothing waits: every event is written at once."""
+        return ()
+
+    def _numbered(self, choice: int, body: dict[str, Any]) -> dict[str, Any]:
+        """Give entries of lists the ``index`` by which OpenAI's SDKs put pieces together.
+
+        They give up a stream whose second piece of a list has none.
+        """
+        for name in _LISTS & body.keys():
+            numbered = []
+            for entry in body[name]:
+                made, at = entry, self._counts.get((choice, name), 0)
+                if isinstance(entry, dict):
+                    if not isinstance(entry.get("index"), int):
+                        made = {**entry, "index": at}
+                    self._counts[choice, name] = max(at, made["index"] + 1)
+                numbered.append(made)
+            body[name] = numbered
+        return body
 
     def _chunk(self, rest: Mapping[str, Any]) -> bytes:
         return b"data: " + _encode({**self._head, **rest}) + b"\n\n"

@@ -128,6 +128,7 @@ def decode_request(body: bytes) -> Decoded:
     params = {k: v for k, v in document.items() if k in _TO_UPSTREAM and v is not None}
     if "tools" in params:
         params["tools"] = [_tool(tool) for tool in params["tools"]]
+    leave_out_tools(params)
     content = checks.Content()
     for message in messages:
         content.count(message)
@@ -242,6 +243,14 @@ def is_default(name: str, value: Any) -> bool:
     return any(value == default and type(value) is not bool for default in defaults) or any(
         value is default for default in defaults
     )
+
+
+def leave_out_tools(params: dict[str, Any]) -> None:
+    """Without tools, what says nothing of them counts as absent: many upstreams refuse it."""
+    if not params.get("tools"):
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            if name in params and is_default(name, params[name]):
+                del params[name]
 
 
 def models_of(document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,9 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from backends.types import ReasoningDelta
+from backends.wire.calls import is_whole
 from backends.wire.details import merge_details
 from backends.wire.responses_items import UNKNOWN
 
@@ -227,15 +226,15 @@ class Call(Item):
         self._call_id = call_id
         self._function = function
         self._pieces: list[str] = []
+        self._read = (0, False)
+        """After how many pieces it was looked whether that was all, and what was found."""
 
     @property
     def whole(self) -> bool:
-        """Whether its arguments are a JSON document, to which nothing can be added."""
-        try:
-            msgspec.json.decode("".join(self._pieces))
-        except msgspec.DecodeError:
-            return False
-        return True
+        """Whether its arguments are complete; read once for each piece, however often asked."""
+        if self._read[0] != len(self._pieces):
+            self._read = (len(self._pieces), is_whole(self._pieces))
+        return self._read[1]
 
     def say(self, arguments: str) -> Told:
         """Tell a piece of the arguments."""

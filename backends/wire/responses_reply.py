@@ -9,6 +9,7 @@ fields are those of the ``openai`` and ``openrouter`` SDKs (2026-10), ``cost`` a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -150,13 +151,18 @@ class ResponsesEncoder:
             body["usage"] = _usage(usage, cost)
         return out + self._event("response.failed", {"response": body, "error": error})
 
+    def waiting(self) -> list[ToolCallDelta]:
+        """Return the pieces of calls that wait for the end of the one before them."""
+        return list(chain.from_iterable(self._waiting.values()))
+
     def flush(self, reason: FinishReason) -> bytes:
         """Close what is open, and send the calls that waited."""
-        out = self._close("incomplete" if reason in _INCOMPLETE else None)
+        status = "incomplete" if reason in _INCOMPLETE else None
+        out = self._close(status)
         if self._call is not None:
-            out += self._end_call()
+            out += self._end_call(status)
         while self._waiting:
-            out += self._next_call() + self._end_call()
+            out += self._next_call() + self._end_call(status)
         return out
 
     def response(
@@ -261,17 +267,16 @@ class ResponsesEncoder:
         pieces = self._waiting.pop(place)
         call = Call(self._name("fc"), pieces[0].id or "", pieces[0].name or "")
         self._calls[place] = self._call = call
-        out = self._begin(call)
-        for piece in pieces:
-            out += self._told(call, call.say(piece.arguments))
-        return out
+        begun = self._begin(call)
+        return begun + b"".join([self._told(call, call.say(piece.arguments)) for piece in pieces])
 
-    def _end_call(self) -> bytes:
+    def _end_call(self, status: str | None = None) -> bytes:
+        """Tell the end of the open call; ``status`` is that of one whose arguments were cut."""
         call, self._call = self._call, None
         assert call is not None
         if self._open is call:
             self._open = None
-        return self._done(call)
+        return self._done(call, None if call.whole else status)
 
 
 def encode_answer(

@@ -17,6 +17,7 @@ from backends.wire.dialect import Decoded
 from backends.wire.openai_request import (
     SAMPLING,
     check_fields,
+    leave_out_tools,
     models_of,
     must_honor,
     parse,
@@ -202,6 +203,7 @@ def _params(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
             native.add("responses.reasoning")
         if reasoning:
             params["reasoning"] = reasoning
+    leave_out_tools(params)
     return params, native
 
 

@@ -32,7 +32,7 @@ _ON_TOP: Final = (
     # what has a fee of its own,
     "websearch websearchoptions searchparameters searchoptions searchsettings enablesearch "
     "compoundcustom connectors mcpservers functions toolconfig audio speed inferencegeo "
-    "performanceconfig thinkingbudget reasoningbudget options parameters promptembeds preset "
+    "performanceconfig thinkingbudget reasoningbudget promptembeds preset "
     # what a server would look up,
     "container cachedcontent conversation previousresponseid background datasources "
     # and where a proxy asks, and with which key.

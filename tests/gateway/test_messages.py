@@ -295,3 +295,24 @@ async def test_tokens_are_counted_by_an_estimate_that_says_so(redis_url: str) ->
         assert reply.json()["error"]["type"] == "authentication_error"
         assert asked == []
         assert (await gateway.audited()).spent_nanodollars == 0
+
+
+async def test_a_tools_failure_is_told_to_chat_in_the_words_that_it_has(redis_url: str) -> None:
+    """``is_error`` is a word of this dialect, and strict upstreams of chat refuse it."""
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    use = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    failed = {"type": "tool_result", "tool_use_id": "a", "content": "no", "is_error": True}
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [failed]},
+    ]
+    async with upstream(answer(("Well.",))) as actor:
+        given = settings(model(actor.endpoint("acme", retries=0), id="m"))
+        async with running(redis_url, given) as gateway:
+            body = {"model": "m", "max_tokens": 9, "messages": turns, "tools": [tool]}
+            headers = {"x-api-key": gateway.key}
+            reply = await gateway.client.post("/v1/messages", json=body, headers=headers)
+            assert reply.status_code == 200
+            result = actor.calls[0].body["messages"][-1]
+            assert result == {"role": "tool", "tool_call_id": "a", "content": "no"}

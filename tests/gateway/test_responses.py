@@ -232,3 +232,12 @@ async def test_openrouters_client_reads_whole_and_streamed_answers(redis_url: st
             with pytest.raises(errors.BadRequestResponseError, match="said no"):
                 _ = await client.responses.send_async(model="m", input="hi")
         _ = await gateway.audited()
+
+
+async def test_empty_tools_do_not_reach_an_upstream_that_refuses_them(redis_url: str) -> None:
+    """Nor what stands beside them and says nothing: OpenAI's own chat refuses all of it."""
+    async with serving(redis_url, answer(("Hi.",), usage=USAGE)) as (gateway, actor):
+        empty = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}
+        assert (await post(gateway, model="m", input="hi", **empty)).status_code == 200
+        assert (await gateway.chat(model="m", **empty)).status_code == 200
+        assert [call.body.keys() & empty.keys() for call in actor.calls] == [set(), set()]

@@ -195,6 +195,12 @@ def test_an_error_ends_the_stream_without_its_marker() -> None:
     assert document["usage"]["prompt_tokens"] == 3
 
 
+def test_a_refusal_after_some_text_is_in_the_whole_answer_too() -> None:
+    """As it is in the stream, where both are pieces of the text."""
+    document = answer(TextDelta(0, "Well. "), RefusalDelta(0, "I will not"))
+    assert document["choices"][0]["text"] == "Well. I will not"
+
+
 def test_what_a_chat_model_thinks_or_refuses_is_kept() -> None:
     """A refusal is the answer's text; thoughts stand beside it."""
     document = answer(ReasoningDelta(0, "hm"), RefusalDelta(0, "I will not"))

@@ -93,9 +93,16 @@ CANONICAL: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"tools": [{"type": "function", "function": FUNCTION,
                     "cache_control": {"type": "ephemeral"}}]},
     ),
-    ({"tool_choice": {"type": "auto"}}, {"tool_choice": "auto"}),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "auto"}},
+        {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "auto"},
+    ),
     ({"tool_choice": {"type": "any"}}, {"tool_choice": "required"}),
-    ({"tool_choice": {"type": "none"}}, {"tool_choice": "none"}),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "none"}},
+        {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "none"},
+    ),
+    ({"tools": [], "tool_choice": {"type": "auto"}}, {}),
     (
         {"tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True}},
         {"tool_choice": {"type": "function", "function": {"name": "f"}},
@@ -125,7 +132,7 @@ CANONICAL: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "params"), CANONICAL, ids=[str(n) for n in range(19)])
+@pytest.mark.parametrize(("given", "params"), CANONICAL, ids=[str(n) for n in range(20)])
 def test_a_field_has_its_canonical_name(given: dict[str, Any], params: dict[str, Any]) -> None:
     """So that every other wire can honor it; what means the default counts as absent."""
     request = decode(**given)

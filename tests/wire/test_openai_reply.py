@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from backends.collect import ChatAnswer, Choice, ToolCall
 from backends.types import (
@@ -18,6 +20,7 @@ from backends.types import (
     ChatRequest,
     ChoiceEnd,
     Cost,
+    Delta,
     Finish,
     ImageDelta,
     ReasoningDelta,
@@ -175,3 +178,26 @@ def test_a_comment_is_an_event_that_parsers_skip() -> None:
     assert COMMENT.startswith(b":")
     assert COMMENT.endswith(b"\n\n")
     assert DONE == b"data: [DONE]\n\n"
+
+
+def test_openais_sdk_puts_lists_together_that_come_in_pieces() -> None:
+    """Its streaming helper gives up where the second piece of a list has no ``index``."""
+    encoder, state = ChunkEncoder(HEAD, REQUEST), ChatCompletionStreamState()
+    thought = {"type": "reasoning.text", "text": "hm"}
+    pieces: list[Delta] = [
+        ReasoningDelta(0, "hm", [{**thought, "index": 0}]),
+        ReasoningDelta(0, "hm", [{**thought, "index": 0}]),
+        ReasoningDelta(0, "", [{"type": "reasoning.encrypted", "data": "c2VjcmV0"}]),
+        *(ImageDelta(0, f"https://a.example/{name}.png") for name in "ab"),
+        *(AnnotationDelta(0, [{"type": "url_citation", "n": n}]) for n in range(3)),
+    ]
+    for piece in pieces:
+        document = json.loads(encoder.delta(piece).removeprefix(b"data: "))
+        state.handle_chunk(ChatCompletionChunk.model_validate(document))
+    message = state.current_completion_snapshot.choices[0].message.to_dict()
+    assert [entry["n"] for entry in message["annotations"]] == [0, 1, 2]  # type: ignore[attr-defined]
+    assert len(message["images"]) == 2  # type: ignore[arg-type]
+    assert message["reasoning_details"] == [
+        {**thought, "text": "hmhm", "index": 0},
+        {"type": "reasoning.encrypted", "data": "c2VjcmV0", "index": 1},
+    ]

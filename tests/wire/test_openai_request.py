@@ -553,7 +553,6 @@ def test_provider_preferences_are_read(provider: Any, read: ProviderPreferences)
                 "best_of",
                 "bestOf",
                 "num_predict",
-                "options",
                 "prompt",
                 "thinking_budget",
                 "previous_response_id",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import openrouter.components as shapes
@@ -34,6 +35,8 @@ from backends.types import (
     ToolCallDelta,
     Usage,
 )
+from backends.wire import responses_output
+from backends.wire.calls import is_whole
 from backends.wire.responses_reply import ResponsesEncoder, encode_answer
 from backends.wire.responses_stream import ResponsesDecoder
 from tests.wire.test_sse import split
@@ -209,6 +212,42 @@ def test_a_cut_answer_is_incomplete_and_says_why(reason: FinishReason, word: str
     end = decoded(stream([TextDelta(0, "x")], reason))[-1]
     assert isinstance(end, Finish)
     assert end.choices == (ChoiceEnd(0, reason, word),)
+
+
+def test_a_call_whose_arguments_were_cut_is_incomplete() -> None:
+    """A client must not run it; the whole one before it may be run."""
+    cut = [ToolCallDelta(0, 0, "call_a", "f", "{}"), ToolCallDelta(0, 1, "call_b", "f", '{"a":"tr')]
+    told = documents(stream(list(cut), "length"))
+    ended = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    assert ended == told[-1]["response"]["output"]
+    assert [item["status"] for item in ended] == ["completed", "incomplete"]
+
+
+def test_arguments_nested_too_deep_end_no_stream() -> None:
+    """They are the model's, and are handed on as text."""
+    deep = "[" * 100_000 + "}"
+    calls = [ToolCallDelta(0, n, f"call_{n}", "f", deep) for n in range(2)]
+    output = documents(stream(list(calls)))[-1]["response"]["output"]
+    assert [item["arguments"] for item in output] == [deep, deep]
+
+
+def test_a_long_call_is_not_read_again_for_every_piece_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether a call is whole is asked for each piece of another, and looked up once."""
+    looks: list[int] = []
+
+    def counted(pieces: Sequence[str]) -> bool:
+        looks.append(len(pieces))
+        return is_whole(pieces)
+
+    monkeypatch.setattr(responses_output, "is_whole", counted)
+    first = ToolCallDelta(0, 0, "call_0", "f", '{"a":[{}')
+    second = ToolCallDelta(0, 1, "call_1", "f", '{"a":[')
+    pieces = [ToolCallDelta(0, 1, None, None, "0,") for _ in range(1_000)]
+    told = documents(stream([first, second, *pieces, ToolCallDelta(0, 1, None, None, "0]}")]))
+    assert len(told[-1]["response"]["output"]) == 2
+    assert looks == [1, 1002]
 
 
 @pytest.mark.parametrize("opened", [True, False])

@@ -148,7 +148,8 @@ class Transport:
         with _ASKING:
             url, head = self._begin(call.path)
             lines = "".join([f"{name}: {value}\r\n" for name, value in call.headers.items()])
-            if lines.count("\n") != len(call.headers) or "\0" in lines or not lines.isascii():
+            breaks = (lines.count("\n"), lines.count("\r"))
+            if breaks != (len(call.headers),) * 2 or "\0" in lines or not lines.isascii():
                 raise httpx.LocalProtocolError("a header's value is none")
             head = f"{head}{lines}Content-Length: {len(call.body)}\r\n\r\n"
             connection = await self._transport.ask(url, head.encode(), call.body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.types import Candidate, Policy, Rejection, RouteContext, Verdict
+from policies.types import UNBOUNDED, Candidate, Policy, Rejection, RouteContext, Verdict
 
 NEVER_DROPPED = frozenset(
     {
@@ -44,6 +44,10 @@ def _rejection(context: RouteContext, candidate: Candidate) -> Rejection | None:
     if lacking:
         fields = tuple(sorted(lacking))
         return Rejection(view.id, "fields", f"does not honor {', '.join(fields)}", fields)
+    unbounded = tuple(sorted(context.required & UNBOUNDED))
+    if unbounded and view.context_tokens is None and not view.tariff.price.is_free:
+        detail = f"needs 'context_tokens', so that the cost of {unbounded[0]!r} is bounded"
+        return Rejection(view.id, "context", detail, unbounded)
     wanted = context.max_tokens
     for name, cap in (
         ("output cap", view.max_output_tokens),

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from backends.types import Usage
 from policies.pricing import cost, worst_case_nanodollars
-from policies.types import Candidate, EndpointView, Policy, Rejection, RouteContext, RoutePlan
+from policies.types import (
+    UNBOUNDED,
+    Candidate,
+    EndpointView,
+    Policy,
+    Rejection,
+    RouteContext,
+    RoutePlan,
+)
 
 PROMPT_OVERHEAD_TOKENS = 256
 """What a chat template may add to the bytes of the messages: role marks, a system prompt."""
@@ -39,6 +47,8 @@ def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     bound = output_bound(context, view)
     prompt_bound = context.prompt_bytes + PROMPT_OVERHEAD_TOKENS
     prompt_bound += context.images * view.max_image_tokens
+    if not UNBOUNDED.isdisjoint(context.required):
+        prompt_bound = max(prompt_bound, view.context_tokens or 0)
     hold = worst_case_nanodollars(
         view.tariff,
         prompt_bound=prompt_bound,

@@ -15,6 +15,11 @@ UNPRICED = frozenset({"service_tier"})
 """Fields that change the upstream's price. None can be configured, so none is honored."""
 
 
+UNBOUNDED = frozenset({"file", "video_url"})
+"""Parts of a prompt whose bytes do not bound its tokens: an address says nothing of what is there,
+and a small document may have many pages. What bounds them is the window."""
+
+
 class EndpointView(msgspec.Struct, frozen=True):
     """One endpoint at one moment: what it is, what it costs, how it has been doing."""
 

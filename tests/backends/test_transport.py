@@ -7,6 +7,7 @@ import inspect
 import httpx
 import pytest
 
+from backends.base import BackendConfig
 from backends.errors import (
     BackendError,
     ConnectionFailed,
@@ -15,7 +16,7 @@ from backends.errors import (
     ProtocolError,
     StreamTruncated,
 )
-from backends.transport import MappedErrors
+from backends.transport import MappedErrors, Post, Transport
 from backends.wire.failure import read_error
 from backends.wire.waits import retry_after_s
 
@@ -152,3 +153,13 @@ def test_an_error_body_of_any_shape_gives_its_words(
 ) -> None:
     """Vendors agree on no shape; see the recordings."""
     assert read_error(body) == (words, code)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("value", ["a\nX: b", "a\rX: b", "a\r\nX: b", "a\0b", "\xe9"])
+async def test_no_header_can_be_smuggled_into_a_request(value: str) -> None:
+    """Nothing is sent, and the error does not repeat it: it may be a key."""
+    transport = Transport(BackendConfig(kind="openai", model="m", base_url="http://127.0.0.1:9"))
+    with pytest.raises(EndpointRejected) as caught:
+        await transport.post(Post("/x", {"Authorization": value}, b""))
+    assert value not in caught.value.message

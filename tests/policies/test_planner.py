@@ -193,3 +193,29 @@ def test_a_counted_prompt_is_never_held_for_more_and_its_hold_covers_its_bill(
     tariff = counted.view.tariff
     upstream = cost(tariff.price, usage).total_picodollars
     assert tariff.charge_nanodollars(upstream) <= counted.hold_nanodollars
+
+
+@pytest.mark.parametrize("part", ["file", "video_url"])
+def test_media_whose_bytes_bound_nothing_are_held_at_the_window(part: str) -> None:
+    """An address of 30 bytes may be a document of a thousand pages."""
+    context = replace(CONTEXT, required=frozenset({part}))
+    route = plan(context, [view(context_tokens=200_000)], POLICIES)
+    assert route.candidates[0].prompt_bound == 200_000
+    assert (
+        route.hold_nanodollars
+        == plan(
+            replace(CONTEXT, prompt_bytes=200_000 - PROMPT_OVERHEAD_TOKENS),
+            [view(context_tokens=200_000)],
+            POLICIES,
+        ).hold_nanodollars
+    )
+
+
+@pytest.mark.parametrize("part", ["file", "video_url"])
+def test_media_need_a_window_or_a_price_of_nothing(part: str) -> None:
+    """Without either nothing says what they may cost."""
+    context = replace(CONTEXT, required=frozenset({part}))
+    route = plan(context, [view("a"), view("b", 1, Price(0, 0))], POLICIES)
+    assert [candidate.view.id for candidate in route.candidates] == ["b"]
+    assert route.rejections[0].fields == (part,)
+    assert "context_tokens" in route.rejections[0].detail

@@ -137,7 +137,7 @@ def test_a_field_has_its_canonical_name(given: dict[str, Any], params: dict[str,
     """So that every other wire can honor it; what means the default counts as absent."""
     request = decode(**given)
     assert request.params == {"max_tokens": 8000, **params}
-    loose = {"tool_choice"} if params.get("tool_choice") in ("auto", "none") else set()
+    loose = {"tool_choice"} if params.get("tool_choice") == "auto" else set()
     if params.get("reasoning") == {"enabled": False}:
         loose = {"reasoning"}
     assert request.required == {"max_tokens", *params} - loose
@@ -669,5 +669,5 @@ def test_vendor_options_reach_only_the_endpoint_they_name() -> None:
 def test_to_call_none_of_the_given_tools_must_be_honored(tools: list[Any]) -> None:
     """Lost, it would mean that the model may call."""
     request = decode(tools=tools, tool_choice={"type": "none"})
-    assert request.params["tool_choice"] == "none"
+    assert request.params.get("tool_choice") == ("none" if tools else None)
     assert ("tool_choice" in request.required) is bool(tools)

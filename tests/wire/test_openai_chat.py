@@ -97,6 +97,15 @@ _deltas: st.SearchStrategy[Delta] = st.one_of(
 )
 
 
+def unnumbered(event: StreamEvent) -> StreamEvent:
+    """Leave out the ``index`` that entries of lists get for OpenAI's SDKs."""
+    name = {ReasoningDelta: "details", AnnotationDelta: "annotations"}.get(type(event))
+    if name is None or getattr(event, name) is None:
+        return event
+    entries = [{k: v for k, v in e.items() if k != "index"} for e in getattr(event, name)]
+    return msgspec.structs.replace(event, **{name: entries})
+
+
 @given(
     st.lists(_deltas, max_size=6),
     st.lists(st.lists(_texts, min_size=1, max_size=3), max_size=2),
@@ -124,7 +133,7 @@ def test_what_we_write_for_clients_reads_back_as_the_same_events(
     assert failure is None
     start, *said, finish = events
     assert start == ResponseStart("gen-1", "acme/chat")
-    assert said == deltas
+    assert [unnumbered(event) for event in said] == deltas
     assert isinstance(finish, Finish)
     assert (finish.choices, finish.usage) == (ends, told)
 

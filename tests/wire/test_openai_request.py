@@ -534,12 +534,6 @@ def test_provider_preferences_are_read(provider: Any, read: ProviderPreferences)
         ({"options": {"acme": {"model": "dear"}}}, "provider.options.acme.model"),
         ({"options": {"acme": {"service_tier": "x"}}}, "provider.options.acme.service_tier"),
         ({"options": {"acme": {"best_of": 20}}}, "provider.options.acme.best_of"),
-        (
-            "provider.options.acme.search_parameters",
-        ),
-        (
-            "provider.options.acme.previous_response_id",
-        ),
     ],
 )
 def test_wrong_provider_preferences_are_refused_by_path(provider: Any, param: str) -> None:

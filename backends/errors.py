@@ -4,6 +4,7 @@
 
     BackendError                     something went wrong at one endpoint
     |- RequestRejected               400, 413, 422: the request is at fault; ends it
+    |  |- Unsupported                the endpoint's wire cannot say it; moves on
     |  |- ContextLengthExceeded      moves on to an endpoint with no smaller window
     |  `- ContentFiltered            a policy refused the content; ends it
     |- EndpointRejected              401, 402, 403, 404 ...: opens the breaker, moves on
@@ -91,6 +92,12 @@ class RequestRejected(BackendError):
     status = 400
     error_type = "invalid_request"
     move_on = False
+
+
+class Unsupported(RequestRejected):
+    """This endpoint's wire cannot say what is asked, and was not asked; another's may."""
+
+    move_on = True
 
 
 class ContextLengthExceeded(RequestRejected):

@@ -99,7 +99,7 @@ class OpenAILike:
         """Return what to ask for a request.
 
         Raises:
-            RequestRejected: it cannot be said in this API.
+            Unsupported: it cannot be said in this API.
         """
         given = {"model": self.config.model, "options_key": self.config.options_key}
         if request.operation == "embeddings":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import messages_request
 from backends.wire.aws_frames import Frames, invoked
@@ -36,7 +36,7 @@ def encode_request(
     """Return Anthropic's body as Bedrock wants it; see ``messages_request.encode_request``.
 
     Raises:
-        RequestRejected: this wire cannot say what is asked, as media by URL.
+        Unsupported: this wire cannot say what is asked, as media by URL.
     """
     body = messages_request.encode_request(
         request, model=model, options_key=options_key, adaptive=adaptive
@@ -51,10 +51,10 @@ def _no_urls(blocks: Any) -> None:
     """Bedrock fetches nothing for Anthropic's models: media have to be in the request.
 
     Raises:
-        RequestRejected: a block's source is an address.
+        Unsupported: a block's source is an address.
     """
     for block in blocks if isinstance(blocks, list) else ():
         source = block.get("source")
         if isinstance(source, dict) and source.get("type") == "url":
-            raise RequestRejected("this endpoint takes media as data: URLs with base64 only")
+            raise Unsupported("this endpoint takes media as data: URLs with base64 only")
         _no_urls(block.get("content"))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
 from backends.wire.details import ANTHROPIC, merge_details
@@ -108,7 +108,7 @@ def encode_request(
         adaptive: Anthropic's model takes a level of effort instead of a budget of tokens.
 
     Raises:
-        RequestRejected: something cannot be said in this wire.
+        Unsupported: something cannot be said in this wire.
     """
     maker = maker or maker_of(model)
     params = request.params
@@ -186,7 +186,7 @@ class _Turns:
         if not isinstance(control, Mapping) or not self._caches:
             return []
         if control.get("ttl") not in (None, "5m"):
-            raise RequestRejected("'cache_control.ttl': this endpoint offers '5m' only")
+            raise Unsupported("'cache_control.ttl': this endpoint offers '5m' only")
         return [{"cachePoint": {"type": "default"}}]
 
     def _blocks(self, content: Any) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ class _Turns:
 
     def _document(self, file: Mapping[str, Any]) -> dict[str, Any]:
         if not file.get("file_data"):
-            raise RequestRejected("'file': this endpoint takes 'file_data' with a data: URL only")
+            raise Unsupported("'file': this endpoint takes 'file_data' with a data: URL only")
         media, data = _data_url("file.file_data", file["file_data"])
         stem, dot, ending = str(file.get("filename") or "document").rpartition(".")
         title, ending = (stem, ending.lower()) if dot else (ending, "")
@@ -238,12 +238,12 @@ def _tools(params: Mapping[str, Any], turns: _Turns) -> dict[str, Any] | None:
     tools, choice = params.get("tools") or (), params.get("tool_choice")
     if choice == "none":
         if turns.tools:
-            raise RequestRejected("'tool_choice': with calls in the messages 'none' is not offered")
+            raise Unsupported("'tool_choice': with calls in the messages 'none' is not offered")
         return None  # a model that is shown no tools calls none
     specs: list[dict[str, Any]] = []
     for tool in tools:
         if tool["type"] != "function":
-            raise RequestRejected(f"'tools': the type {tool['type']!r} is not offered here")
+            raise Unsupported(f"'tools': the type {tool['type']!r} is not offered here")
         function = tool["function"]
         schema = function.get("parameters") or {"type": "object", "properties": {}}
         spec: dict[str, Any] = {"name": function["name"], "inputSchema": {"json": schema}}
@@ -268,7 +268,7 @@ def _shape(wanted: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     given = wanted.get("json_schema")
     if wanted["type"] != "json_schema" or not isinstance(given, Mapping):
-        raise RequestRejected("'response_format': this endpoint takes 'json_schema' only")
+        raise Unsupported("'response_format': this endpoint takes 'json_schema' only")
     schema: dict[str, Any] = {"schema": msgspec.json.encode(given.get("schema") or {}).decode()}
     schema |= {name: given[name] for name in ("name", "description") if given.get(name)}
     return {"type": "json_schema", "structure": {"jsonSchema": schema}}
@@ -289,7 +289,7 @@ def _thinking(params: Mapping[str, Any], bound: int | None, *, adaptive: bool) -
     limit = bound or _DEFAULT_OUTPUT
     tokens = max(budget or int(limit * _EFFORTS.get(effort or "medium", 0.5)), MIN_THINKING_TOKENS)
     if tokens >= limit:
-        raise RequestRejected(
+        raise Unsupported(
             f"reasoning of {tokens} tokens does not fit: 'max_tokens' ({limit}) must be above it"
         )
     return {"thinking": {"type": "enabled", "budget_tokens": tokens}}
@@ -335,7 +335,7 @@ def _media(part: Mapping[str, Any], formats: Mapping[str, str]) -> dict[str, Any
     kind = part["type"]
     media, data = _data_url(f"{kind}.url", part[kind].get("url"))
     if media not in formats:
-        raise RequestRejected(f"'{kind}.url': {media!r} is not one of {', '.join(formats)}")
+        raise Unsupported(f"'{kind}.url': {media!r} is not one of {', '.join(formats)}")
     return {"format": formats[media], "source": {"bytes": data}}
 
 
@@ -343,5 +343,5 @@ def _data_url(path: str, url: Any) -> tuple[str, str]:
     """Return media type and base64 data of a ``data:`` URL."""
     match = _DATA_URL.match(url) if isinstance(url, str) else None
     if match is None:
-        raise RequestRejected(f"{path!r}: this endpoint takes data: URLs with base64 only")
+        raise Unsupported(f"{path!r}: this endpoint takes data: URLs with base64 only")
     return match[1].lower(), url[match.end() :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
 from backends.wire.prompts import text_of
@@ -34,7 +34,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     """Return the body of a streamed chat; see chat's ``encode_request``.
 
     Raises:
-        RequestRejected: the wire cannot say what a value or a part means.
+        Unsupported: the wire cannot say what a value or a part means.
     """
     params = request.params
     body: dict[str, Any] = {
@@ -60,10 +60,10 @@ def encode_embed(request: ChatRequest, *, model: str, options_key: str = "") -> 
     """Return the body of an embed request.
 
     Raises:
-        RequestRejected: there are more texts than the wire takes.
+        Unsupported: there are more texts than the wire takes.
     """
     if len(request.inputs) > MAX_TEXTS:
-        raise RequestRejected(f"'input': this endpoint takes at most {MAX_TEXTS} texts at a time")
+        raise Unsupported(f"'input': this endpoint takes at most {MAX_TEXTS} texts at a time")
     given = request.native.body if request.native is not None else {}
     body: dict[str, Any] = {
         "model": model,
@@ -127,7 +127,7 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
         name = (choice.get("function") or {}).get("name")
         tools = [tool for tool in tools if _function(tool).get("name") == name]
         if not tools:
-            raise RequestRejected(f"'tool_choice' names {name!r}, which is not among the tools")
+            raise Unsupported(f"'tool_choice' names {name!r}, which is not among the tools")
         choice = "required"
     body: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
     if choice in ("required", "none"):
@@ -146,7 +146,7 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     if tool.get("type") != "function":
-        raise RequestRejected(f"a tool of type {tool.get('type')!r} is not offered here")
+        raise Unsupported(f"a tool of type {tool.get('type')!r} is not offered here")
     function = tool["function"]
     assert isinstance(function, Mapping)  # checked at the edge
     return function
@@ -172,4 +172,4 @@ def _format(form: Mapping[str, Any]) -> dict[str, Any]:
     if form["type"] == "json_schema":
         schema = (form.get("json_schema") or {}).get("schema")
         return {"type": "json_object", **({"json_schema": schema} if schema else {})}
-    raise RequestRejected(f"'response_format.type' {form['type']!r} is not offered here")
+    raise Unsupported(f"'response_format.type' {form['type']!r} is not offered here")

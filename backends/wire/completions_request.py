@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest, Native
 from backends.wire import checks, vendor_options
 from backends.wire.checks import InvalidRequest
@@ -139,7 +139,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     """Return the body for an upstream that only continues prompts; see chat's ``encode_request``.
 
     Raises:
-        RequestRejected: a conversation was asked for, and there is no template here to write it
+        Unsupported: a conversation was asked for, and there is no template here to write it
             as one prompt.
     """
     native = request.native
@@ -172,7 +172,7 @@ def _prompt(request: ChatRequest) -> Any:
     messages = list(request.messages)
     lead = [_text(messages.pop(0))] if messages and _is_lead(messages[0]) else []
     if len(messages) != 1 or messages[0].get("role") != "user":
-        raise RequestRejected(
+        raise Unsupported(
             "this endpoint continues one prompt and knows no conversation: send one user message "
             "(a system message may stand before it)"
         )
@@ -192,5 +192,5 @@ def _text(message: Mapping[str, Any]) -> str:
 
 def _part(part: Any) -> str:
     if not isinstance(part, dict) or part.get("type") != "text":
-        raise RequestRejected("this endpoint takes text only: leave out all other parts of content")
+        raise Unsupported("this endpoint takes text only: leave out all other parts of content")
     return str(part.get("text") or "")

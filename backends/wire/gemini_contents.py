@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.wire.details import GOOGLE, merge_details
 
 NO_SIGNATURE: Final = "skip_thought_signature_validator"
@@ -54,7 +54,7 @@ def encode_messages(messages: Sequence[Mapping[str, Any]], *, signatures: bool) 
         signatures: whether the first call of a turn needs one, be it only ``NO_SIGNATURE``.
 
     Raises:
-        RequestRejected: something in them cannot be said on this wire.
+        Unsupported: something in them cannot be said on this wire.
     """
     system: list[dict[str, Any]] = []
     contents: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ def encode_messages(messages: Sequence[Mapping[str, Any]], *, signatures: bool) 
         answers = role == "tool"
         if role in ("system", "developer"):
             if any("text" not in part for part in parts):
-                raise RequestRejected("a system message to this endpoint can hold only text")
+                raise Unsupported("a system message to this endpoint can hold only text")
             system += parts
             continue
         if role == "assistant":
@@ -119,14 +119,14 @@ def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Return a ``functionCall`` part, and note its name for the result."""
     function = call.get("function")
     if function is None:
-        raise RequestRejected(f"'tool_calls': the type {call['type']!r} is not offered here")
+        raise Unsupported(f"'tool_calls': the type {call['type']!r} is not offered here")
     native: dict[str, Any] = {"name": function["name"]}
     if isinstance(call.get("id"), str):
         native["id"] = call["id"]
         names[call["id"]] = function["name"]
     arguments = _object(function.get("arguments") or "{}")
     if arguments is None:
-        raise RequestRejected(
+        raise Unsupported(
             f"'tool_calls': the arguments of {function['name']!r} must be a JSON object"
         )
     return {"functionCall": {**native, "args": arguments}}
@@ -139,7 +139,7 @@ def _result(
     of = message["tool_call_id"]
     name = names.get(of) or message.get("name")
     if not name:
-        raise RequestRejected(f"'tool_call_id': no call before it has the id {of!r}")
+        raise Unsupported(f"'tool_call_id': no call before it has the id {of!r}")
     text = "".join(part.get("text", "") for part in parts)
     media = [part for part in parts if "text" not in part]
     response = {"error": text} if message.get("is_error") else _object(text) or {"output": text}
@@ -170,7 +170,7 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
             where = value.get("file_data") or value.get("file_url") or value.get("file_id")
             return _media(kind, where, str(value.get("filename") or ""))
         case _:
-            raise RequestRejected(f"this endpoint takes no {kind!r}")
+            raise Unsupported(f"this endpoint takes no {kind!r}")
 
 
 def _media(kind: str, url: Any, filename: str = "") -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _media(kind: str, url: Any, filename: str = "") -> dict[str, Any]:
         return {"fileData": {"fileUri": url, **({"mimeType": guessed} if guessed else {})}}
     if kind == "file" and isinstance(url, str) and guessed and _is_base64(url):
         return {"inlineData": {"mimeType": guessed, "data": url}}
-    raise RequestRejected(f"{kind!r}: this endpoint takes data: and https: URLs")
+    raise Unsupported(f"{kind!r}: this endpoint takes data: and https: URLs")
 
 
 def _inline(kind: str, url: str) -> dict[str, str]:
@@ -195,7 +195,7 @@ def _inline(kind: str, url: str) -> dict[str, str]:
     head, comma, data = url[5:].partition(",")
     words = [word.strip() for word in head.split(";")]
     if not comma or "/" not in words[0]:
-        raise RequestRejected(f"{kind!r}: a data: URL must name its type, as data:image/png;base64")
+        raise Unsupported(f"{kind!r}: a data: URL must name its type, as data:image/png;base64")
     if "base64" not in (word.lower() for word in words[1:]):
         data = base64.b64encode(unquote_to_bytes(data)).decode()
     return {"mimeType": words[0], "data": data}

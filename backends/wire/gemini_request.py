@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
 from backends.wire.gemini_contents import encode_messages
@@ -80,7 +80,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
         options_key: the slug of ``provider.options`` meant for this endpoint.
 
     Raises:
-        RequestRejected: something in it cannot be said on this wire.
+        Unsupported: something in it cannot be said on this wire.
     """
     params = request.params
     old = any(name in model for name in _BEFORE_3)
@@ -110,11 +110,11 @@ def _config(request: ChatRequest) -> dict[str, Any]:
     config.update(_format(params.get("response_format") or {"type": "text"}))
     if modalities := params.get("modalities"):
         if "audio" in modalities:
-            raise RequestRejected("'modalities': this endpoint's audio cannot be passed on")
+            raise Unsupported("'modalities': this endpoint's audio cannot be passed on")
         config["responseModalities"] = [name.upper() for name in modalities]
     if image := params.get("image_config"):
         for name in image.keys() - _IMAGE.keys():
-            raise RequestRejected(f"'image_config.{name}' is not known to this endpoint")
+            raise Unsupported(f"'image_config.{name}' is not known to this endpoint")
         config["imageConfig"] = {_IMAGE[name]: value for name, value in image.items()}
     return config
 
@@ -130,7 +130,7 @@ def _format(wanted: Mapping[str, Any]) -> dict[str, Any]:
             form = {"responseMimeType": "application/json"}
             return form if schema is None else {**form, "responseJsonSchema": schema}
         case kind:
-            raise RequestRejected(f"'response_format.type': {kind!r} is unknown to this endpoint")
+            raise Unsupported(f"'response_format.type': {kind!r} is unknown to this endpoint")
 
 
 def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
     declarations = []
     for tool in params.get("tools") or ():
         if tool.get("type") != "function":
-            raise RequestRejected(f"'tools': {tool.get('type')!r} is not offered, only 'function'")
+            raise Unsupported(f"'tools': {tool.get('type')!r} is not offered, only 'function'")
         function = tool["function"]
         declaration = {"name": function["name"]}
         if function.get("description"):
@@ -153,14 +153,14 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(choice, dict):
         function = choice.get("function") if choice["type"] == "function" else None
         if function is None:
-            raise RequestRejected("'tool_choice' must name a function or be a word")
+            raise Unsupported("'tool_choice' must name a function or be a word")
         calling = {"mode": "ANY", "allowedFunctionNames": [function["name"]]}
     elif choice is None:
         return body
     elif choice in _MODES:
         calling = {"mode": _MODES[choice]}
     else:
-        raise RequestRejected(f"'tool_choice': {choice!r} is unknown; use {', '.join(_MODES)}")
+        raise Unsupported(f"'tool_choice': {choice!r} is unknown; use {', '.join(_MODES)}")
     return {**body, "toolConfig": {"functionCallingConfig": calling}}
 
 
@@ -178,6 +178,6 @@ def _thinking(params: Mapping[str, Any], *, by_budget: bool) -> dict[str, Any]:
     elif effort is not None:
         known: Mapping[str, Any] = _BUDGETS if by_budget else _LEVELS
         if effort not in known:
-            raise RequestRejected(f"'reasoning.effort' must be none or one of {', '.join(known)}")
+            raise Unsupported(f"'reasoning.effort' must be none or one of {', '.join(known)}")
         thinking["thinkingBudget" if by_budget else "thinkingLevel"] = known[effort]
     return thinking

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
 from backends.wire.details import ANTHROPIC, merge_details
@@ -67,7 +67,7 @@ def encode_request(
         adaptive: the model takes a level of effort instead of a budget of thinking tokens.
 
     Raises:
-        RequestRejected: this wire cannot say what is asked, with the words for the client.
+        Unsupported: this wire cannot say what is asked, with the words for the client.
     """
     limit = request.output_bound or request.max_tokens or _DEFAULT_OUTPUT
     native = request.native
@@ -134,7 +134,7 @@ def _translated(request: ChatRequest, limit: int, *, adaptive: bool) -> dict[str
         if name in params:
             body[name] = params[name]
     if params.get("temperature", 0) > 1:
-        raise RequestRejected("'temperature' must be at most 1 at this endpoint")
+        raise Unsupported("'temperature' must be at most 1 at this endpoint")
     if params.get("top_k", 0) > 0:
         body["top_k"] = params["top_k"]
     if request.stop and "stop" in params:
@@ -262,7 +262,7 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"type": "image", "source": _source(part[kind].get("url"), "an image")}
     if kind == "file":
         return _document(part[kind])
-    raise RequestRejected(f"parts of type {kind!r} cannot be sent to this endpoint")
+    raise Unsupported(f"parts of type {kind!r} cannot be sent to this endpoint")
 
 
 def _document(file: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def _document(file: Mapping[str, Any]) -> dict[str, Any]:
         try:
             text = base64.b64decode(source["data"], validate=True).decode()
         except ValueError:  # of base64 or of UTF-8
-            raise RequestRejected("a file of text must be base64 of UTF-8") from None
+            raise Unsupported("a file of text must be base64 of UTF-8") from None
         source = {"type": "text", "media_type": "text/plain", "data": text}
     name = file.get("filename")
     title = {"title": name} if isinstance(name, str) and name else {}
@@ -284,7 +284,7 @@ def _source(url: Any, what: str) -> dict[str, Any]:
         return {"type": "url", "url": url}
     found = _DATA_URL.match(url) if isinstance(url, str) else None
     if found is None or found[1] is None:
-        raise RequestRejected(
+        raise Unsupported(
             f"{what} must be an https: URL, or a data: URL with a media type and base64"
         )
     assert isinstance(url, str)
@@ -293,7 +293,7 @@ def _source(url: Any, what: str) -> dict[str, Any]:
 
 def _cached(control: Any) -> Any:
     if isinstance(control, dict) and control.get("ttl") not in (None, "5m"):
-        raise RequestRejected("'cache_control.ttl' must be '5m': a longer one is not offered")
+        raise Unsupported("'cache_control.ttl' must be '5m': a longer one is not offered")
     return control
 
 
@@ -316,7 +316,7 @@ def _tools(params: Mapping[str, Any], body: dict[str, Any]) -> None:
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     if tool["type"] != "function":
-        raise RequestRejected(f"tools of type {tool['type']!r} are not offered at this endpoint")
+        raise Unsupported(f"tools of type {tool['type']!r} are not offered at this endpoint")
     function = tool["function"]
     made: dict[str, Any] = {"name": function["name"]}
     if function.get("description"):
@@ -355,7 +355,7 @@ def _budget(effort: Any, budget: Any, limit: int) -> int:
     wanted = min(int(limit * _RATIOS.get(effort or "medium", 0.5)), MAX_BUDGET)
     wanted = max(budget if isinstance(budget, int) else wanted, MIN_BUDGET)
     if wanted >= limit:
-        raise RequestRejected(
+        raise Unsupported(
             f"reasoning of {wanted} tokens does not fit: 'max_tokens' ({limit}) must be above it"
         )
     return wanted
@@ -366,6 +366,6 @@ def _format(wanted: Any, body: dict[str, Any]) -> None:
         return
     schema = (wanted.get("json_schema") or {}).get("schema")
     if wanted.get("type") != "json_schema" or not isinstance(schema, dict):
-        raise RequestRejected("'response_format' must be of type 'json_schema' at this endpoint")
+        raise Unsupported("'response_format' must be of type 'json_schema' at this endpoint")
     config = body.setdefault("output_config", {})
     config["format"] = {"type": "json_schema", "schema": schema}

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
 from backends.wire.prompts import text_of
@@ -41,7 +41,7 @@ def encode_request(
         window: the context to load the model with, tokens; None for the server's default.
 
     Raises:
-        RequestRejected: an image is no ``data:`` URL, or arguments are no object.
+        Unsupported: an image is no ``data:`` URL, or arguments are no object.
     """
     params = request.params
     options = {there: params[here] for here, there in _NAMES.items() if here in params}
@@ -111,14 +111,14 @@ def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     try:
         arguments = msgspec.json.decode(function.get("arguments") or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestRejected(f"the arguments of a call of {name!r} are no JSON object") from error
+        raise Unsupported(f"the arguments of a call of {name!r} are no JSON object") from error
     return {"id": call.get("id"), "function": {"name": name, "arguments": arguments}}
 
 
 def _image(part: Mapping[str, Any]) -> str:
     head, found, data = str(part["image_url"].get("url", "")).partition(";base64,")
     if not found or not head.startswith("data:"):
-        raise RequestRejected(
+        raise Unsupported(
             "this endpoint takes images only as data: URLs in base64; nothing is fetched for it"
         )
     return data
@@ -129,7 +129,7 @@ def _format(form: Mapping[str, Any]) -> Any:
         return "json"
     if form["type"] == "json_schema":
         return (form.get("json_schema") or {}).get("schema") or "json"
-    raise RequestRejected(f"'response_format.type' {form['type']!r} is not offered here")
+    raise Unsupported(f"'response_format.type' {form['type']!r} is not offered here")
 
 
 def _think(params: Mapping[str, Any]) -> bool | str | None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
 from backends.wire.details import text_of
@@ -61,7 +61,7 @@ def shaped(
     """Return the chat body for an upstream of this form; see ``openai_request.encode_request``.
 
     Raises:
-        RequestRejected: the reasoning that is asked for cannot be said there.
+        Unsupported: the reasoning that is asked for cannot be said there.
     """
     body = encode_request(request, model=model)
     if form.output_field and request.output_bound is not None:
@@ -89,7 +89,7 @@ def _steer(body: dict[str, Any], style: str) -> None:
     """Say the wish for reasoning in a vendor's own words.
 
     Raises:
-        RequestRejected: it has no words for it.
+        Unsupported: it has no words for it.
     """
     wish = body.pop("reasoning", None) or {}
     effort = body.pop("reasoning_effort", None) or wish.get("effort")
@@ -97,7 +97,7 @@ def _steer(body: dict[str, Any], style: str) -> None:
         effort = "none"
     budget = wish.get("max_tokens")
     if budget is not None and style != "enable_thinking":
-        raise RequestRejected(
+        raise Unsupported(
             "'reasoning.max_tokens': this endpoint takes no budget; write 'reasoning.effort'"
         )
     if style == "effort":

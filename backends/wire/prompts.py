@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest, utf8_bytes
 from backends.wire.checks import InvalidRequest
 
@@ -70,15 +70,15 @@ def prompt_of(request: ChatRequest) -> str:
     It is the prompt of a legacy completion, or one user's text as it is, after system text.
 
     Raises:
-        RequestRejected: there are turns, media or several prompts, which it cannot express.
+        Unsupported: there are turns, media or several prompts, which it cannot express.
     """
     if request.operation == "completions":
         if len(request.inputs) == 1 and isinstance(request.inputs[0], str):
             return request.inputs[0]
-        raise RequestRejected("this endpoint takes one prompt, as text")
+        raise Unsupported("this endpoint takes one prompt, as text")
     roles = [message["role"] for message in request.messages]
     if roles.count("user") != 1 or roles[-1] != "user" or set(roles) - _PLAIN_ROLES:
-        raise RequestRejected(
+        raise Unsupported(
             "this endpoint continues a text and knows no turns: send one user message, "
             "with or without a system message before it"
         )
@@ -89,13 +89,13 @@ def text_of(content: Any) -> str:
     """Return the text of a message's content.
 
     Raises:
-        RequestRejected: it has a part that is no text.
+        Unsupported: it has a part that is no text.
     """
     if isinstance(content, str) or content is None:
         return content or ""
     for part in content:
         if part["type"] not in ("text", "refusal"):
-            raise RequestRejected(f"this endpoint takes no part of type {part['type']!r} here")
+            raise Unsupported(f"this endpoint takes no part of type {part['type']!r} here")
     return "".join(part[part["type"]] for part in content)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.wire import shapes
 from backends.wire.checks import InvalidRequest, breakpoint_of, mapping, object_of, text
 from backends.wire.details import OPENAI, XAI, merge_details
@@ -205,7 +205,7 @@ def items_of(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the items that stand for messages.
 
     Raises:
-        RequestRejected: a part cannot be said on this wire.
+        Unsupported: a part cannot be said on this wire.
     """
     items: list[dict[str, Any]] = []
     for message in messages:
@@ -241,7 +241,7 @@ def _input_part(part: Mapping[str, Any]) -> dict[str, Any]:
         case "file":
             return {"type": "input_file", **part["file"]}
         case _:
-            raise RequestRejected(f"a part of type {kind!r} cannot be sent to this endpoint")
+            raise Unsupported(f"a part of type {kind!r} cannot be sent to this endpoint")
 
 
 def _said(content: Any, refusal: Any) -> list[dict[str, Any]]:
@@ -258,7 +258,7 @@ def _said(content: Any, refusal: Any) -> list[dict[str, Any]]:
             parts.append({"type": "refusal", "refusal": part["refusal"]})
         else:
             kind = part["type"]
-            raise RequestRejected(
+            raise Unsupported(
                 f"an assistant's part of type {kind!r} cannot be sent to this endpoint"
             )
     if refusal:

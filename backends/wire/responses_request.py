@@ -165,7 +165,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
         options_key: the slug of ``provider.options`` meant for this endpoint.
 
     Raises:
-        RequestRejected: a part cannot be said on this wire.
+        Unsupported: a part cannot be said on this wire.
     """
     native = request.native
     if native is not None and native.wire == "responses":

@@ -18,7 +18,7 @@ def encode_request(request: ChatRequest, *, model: str, options_key: str = "") -
     """Return the body of a streamed generation; the server serves one model, without a name.
 
     Raises:
-        RequestRejected: it is more than one text.
+        Unsupported: it is more than one text.
     """
     del model
     params = request.params

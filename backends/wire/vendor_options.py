@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from backends.errors import RequestRejected
+from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire.checks import InvalidRequest
 
@@ -72,13 +72,13 @@ def add(
         only: the fields that this wire takes; None for any.
 
     Raises:
-        RequestRejected: a field is not among them, or stands in the body already.
+        Unsupported: a field is not among them, or stands in the body already.
     """
     fields = request.provider.options.get(slug, {}) if slug else {}
     path = f"provider.options.{slug}"
     for name in fields.keys() - (fields if only is None else only):
         known = ", ".join(sorted(only or ()))
-        raise RequestRejected(f"'{path}.{name}' is not offered here; known are {known}")
+        raise Unsupported(f"'{path}.{name}' is not offered here; known are {known}")
     _merge(path, body, fields)
 
 
@@ -90,7 +90,7 @@ def _merge(path: str, body: dict[str, Any], fields: Mapping[str, Any]) -> None:
             body[name] = dict(body[name])  # it may be the client's own
             _merge(f"{path}.{name}", body[name], value)
         else:
-            raise RequestRejected(f"'{path}.{name}' is set by the gateway itself; leave it out")
+            raise Unsupported(f"'{path}.{name}' is set by the gateway itself; leave it out")
 
 
 def _names(path: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,10 @@ from policies.types import (
 PROMPT_OVERHEAD_TOKENS = 256
 """What a chat template may add to the bytes of the messages: role marks, a system prompt."""
 
+TOOLS_OVERHEAD_TOKENS = 1024
+"""What an upstream may itself tell a model of its tools: with small bodies more than they have
+bytes, as Anthropic's recorded answers show."""
+
 LIKELY_OUTPUT_TOKENS = 300
 """The output assumed when endpoints are compared by cost."""
 
@@ -46,6 +50,8 @@ def plan(
 def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     bound = output_bound(context, view)
     prompt_bound = context.prompt_bytes + PROMPT_OVERHEAD_TOKENS
+    if "tools" in context.required:
+        prompt_bound += TOOLS_OVERHEAD_TOKENS
     prompt_bound += context.images * view.max_image_tokens
     if not UNBOUNDED.isdisjoint(context.required):
         prompt_bound = max(prompt_bound, view.context_tokens or 0)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from backends.types import Usage
 from policies import cheapest, feasible, healthy, ordered
 from policies.charging import Bounds, Delivered, Outcome, bill
-from policies.planner import PROMPT_OVERHEAD_TOKENS, output_bound, plan
+from policies.planner import PROMPT_OVERHEAD_TOKENS, TOOLS_OVERHEAD_TOKENS, output_bound, plan
 from policies.pricing import Price, tariff
 from policies.types import Candidate, EndpointView, Rejection, RouteContext, chain
 from tests.contracts.policy_contract import contexts, endpoint_lists
@@ -192,3 +192,10 @@ def test_media_need_a_window_or_a_price_of_nothing(part: str) -> None:
     assert [candidate.view.id for candidate in route.candidates] == ["b"]
     assert route.rejections[0].fields == (part,)
     assert "context_tokens" in route.rejections[0].detail
+
+
+def test_tools_are_held_with_what_models_are_told_about_them() -> None:
+    """In every dialect: a request with one small tool has fewer bytes than that."""
+    plain = plan(CONTEXT, [view()], POLICIES).candidates[0]
+    tools = plan(replace(CONTEXT, required=frozenset({"tools"})), [view()], POLICIES).candidates[0]
+    assert tools.prompt_bound == plain.prompt_bound + TOOLS_OVERHEAD_TOKENS

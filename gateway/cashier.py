@@ -30,7 +30,7 @@ from policies.ledger.base import (
     SettleRequest,
 )
 from policies.ledger.client import Ledger
-from policies.planner import recounted
+from policies.planner import overhead_tokens, recounted
 from policies.types import Rejection
 
 log = logging.getLogger("tollway")
@@ -128,9 +128,9 @@ class Cashier:
         request, plan = exchange.request, exchange.plan
         if request.operation != "chat" or request.required & NO_TEXT:
             return False
-        wanted = set()
+        wanted, overhead = set(), overhead_tokens(request.required)
         for candidate in plan.candidates:
-            least = recounted(candidate, 0, request.n).hold_nanodollars
+            least = recounted(candidate, overhead, request.n).hold_nanodollars
             if candidate.view.tokenizer and least <= available < candidate.hold_nanodollars:
                 wanted.add(candidate.view.tokenizer)
         if not wanted:
@@ -143,7 +143,7 @@ class Cashier:
         candidates = []
         for candidate in plan.candidates:
             if (count := counts.get(candidate.view.tokenizer)) is not None:
-                candidate = recounted(candidate, count, request.n)
+                candidate = recounted(candidate, count + overhead, request.n)
             candidates.append(candidate)
         exchange.plan = msgspec.structs.replace(plan, candidates=tuple(candidates))
         return any(count is not None for count in counts.values())

@@ -290,6 +290,8 @@ def _decoded(text: bytes, path: Path) -> Any:
         return yaml.load(text.decode(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deep") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
 

@@ -335,8 +335,9 @@ def narrowed(exchange: Exchange) -> ChatRequest:
     request, candidate = exchange.request, exchange.candidate
     assert candidate is not None
     view, params = candidate.view, request.params
-    own_cap = candidate.output_bound in (view.max_output_tokens, view.context_tokens)
-    bounded = request.max_tokens is not None or view.caps_output or not own_cap
+    # A window is no limit to send: it holds the prompt as well.
+    windowed = view.max_output_tokens is None and candidate.output_bound == view.context_tokens
+    bounded = request.max_tokens is not None or view.caps_output or not windowed
     bounded &= request.operation != "embeddings"
     if lacking := view.lacks(params.keys()):
         params = {name: value for name, value in params.items() if name not in lacking}

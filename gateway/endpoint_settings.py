@@ -5,6 +5,7 @@ Frozen pydantic models, as in ``gateway/settings.py``, which is about everything
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
@@ -45,6 +46,16 @@ EVERY: Final = "*"
 NO_PRICE: Final = "is required: {prompt: USD per million tokens, completion: ...}"
 
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f]+$")]
+
+
+def _variable(value: str) -> str:
+    # What is no name may be the key itself: it is not repeated, here or at the start.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("write the name of a variable, such as ACME_KEY, never the key itself")
+    return value
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
 
 
 def _decimal(value: Any) -> Any:
@@ -145,7 +156,7 @@ class PriceSettings(RateSettings):
 class CredentialSettings(Frozen):
     """Where one secret is: in a variable, or in a file that may change while it is used."""
 
-    api_key_env: str | None = None
+    api_key_env: Variable | None = None
     api_key_file: Path | None = None
 
     @model_validator(mode="after")
@@ -183,7 +194,7 @@ class EndpointSettings(Frozen):
     backend: str
     provider: Name | None = None
     base_url: str = ""
-    api_key_env: str | None = None
+    api_key_env: Variable | None = None
     api_key_file: Path | None = None
     credentials: tuple[CredentialSettings, ...] = ()
     model: Name | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from backends.types import Usage
 from policies.pricing import cost, worst_case_nanodollars
@@ -18,6 +18,10 @@ from policies.types import (
 
 PROMPT_OVERHEAD_TOKENS = 256
 """What a chat template may add to the bytes of the messages: role marks, a system prompt."""
+
+TOOLS_OVERHEAD_TOKENS = 1024
+"""What an upstream may itself tell a model of its tools: with small bodies more than they have
+bytes, as Anthropic's recorded answers show."""
 
 LIKELY_OUTPUT_TOKENS = 300
 """The output assumed when endpoints are compared by cost."""
@@ -45,7 +49,7 @@ def plan(
 
 def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     bound = output_bound(context, view)
-    prompt_bound = context.prompt_bytes + PROMPT_OVERHEAD_TOKENS
+    prompt_bound = context.prompt_bytes + overhead_tokens(context.required)
     prompt_bound += context.images * view.max_image_tokens
     if not UNBOUNDED.isdisjoint(context.required):
         prompt_bound = max(prompt_bound, view.context_tokens or 0)
@@ -65,12 +69,22 @@ def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     return Candidate(view, bound, prompt_bound, hold, estimate, dropped)
 
 
-def recounted(candidate: Candidate, prompt_tokens: int, copies: int) -> Candidate:
+def overhead_tokens(required: Set[str]) -> int:
+    """Return the most that an upstream adds to what a request says itself."""
+    return PROMPT_OVERHEAD_TOKENS + (TOOLS_OVERHEAD_TOKENS if "tools" in required else 0)
+
+
+def recounted(candidate: Candidate, prompt_bound: int, copies: int) -> Candidate:
     """Return a candidate as it is held once its prompt was counted: never for more than before.
 
     For requests without images, whose tokens no count of texts can know.
+
+    Args:
+        candidate: as planned by bytes.
+        prompt_bound: the tokens that were counted, and ``overhead_tokens``.
+        copies: how many answers there will be.
     """
-    prompt_bound = min(candidate.prompt_bound, prompt_tokens + PROMPT_OVERHEAD_TOKENS)
+    prompt_bound = min(candidate.prompt_bound, prompt_bound)
     hold = worst_case_nanodollars(
         candidate.view.tariff,
         prompt_bound=prompt_bound,

@@ -7,6 +7,7 @@ An upstream that answers whole where a stream was asked for is understood as wel
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
@@ -39,6 +40,12 @@ _SPACE: Final = b" \t\r\n"
 _BOM: Final = b"\xef\xbb\xbf"
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError)
 _BROKEN: Final = (BackendError, EventTooLong, RecursionError)
+_HALF: Final = re.compile(
+    rb"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})"
+    rb"|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
+)
+"""A surrogate without its other half: some servers cut a character into two chunks."""
+_UNKNOWN: Final = rb"\\ufffd"
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -299,6 +306,10 @@ class AnswerDecoder(ABC):
         """
         if payload.rstrip() == _DONE:
             self.complete(events)
+            return
+        mended = _HALF.sub(_UNKNOWN, payload)
+        if mended != payload and is_json(mended):
+            self.payload(mended, events)  # half a character must not take its chunk with it
             return
         if isinstance(error, msgspec.ValidationError) and is_json(payload):
             raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error

@@ -31,11 +31,10 @@ _EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
 _CLIENT_TOOLS: Final = ("bash_", "text_editor_", "computer_", "memory_", "browser_")
 """Tools that Anthropic defines and the client runs; all others with a type run at the server."""
 
-_TOOLS_BYTES: Final = 1024
 _CLIENT_TOOL_BYTES: Final = 4096
 _DOCUMENT_BYTES: Final = 8192
-"""What Anthropic itself adds to a prompt with tools or documents, in tokens, rounded up: with
-small bodies more than they have bytes (its recorded answers show it)."""
+"""What Anthropic itself adds to a prompt with its own tools or documents, in tokens, rounded up:
+with small bodies more than they have bytes (its recorded answers show it)."""
 
 
 _TOOL: Final = checks.object_of(
@@ -288,5 +287,4 @@ def _added(params: Mapping[str, Any], reader: Reader) -> int:
     """Return how many tokens Anthropic may add to the prompt."""
     tools = params.get("tools", ())
     own = sum(1 for tool in tools if tool["type"] != "function")
-    added = _TOOLS_BYTES if tools else 0
-    return added + own * _CLIENT_TOOL_BYTES + (_DOCUMENT_BYTES if reader.documents else 0)
+    return own * _CLIENT_TOOL_BYTES + (_DOCUMENT_BYTES if reader.documents else 0)

@@ -111,6 +111,15 @@ def _steer(body: dict[str, Any], style: str) -> None:
         body["thinking"] = {"type": "enabled" if on else "disabled"}
         return
     body["enable_thinking"] = on
+    limit = body.get("max_tokens")
+    if on and limit is not None:
+        # There the limit is of the answer alone, and what is held covers both.
+        budget = limit // 2 if budget is None else budget
+        if budget >= limit:
+            raise Unsupported(
+                f"reasoning of {budget} tokens does not fit: 'max_tokens' ({limit}) must be more"
+            )
+        body["max_tokens"] = limit - budget
     if budget is not None:
         body["thinking_budget"] = budget
 

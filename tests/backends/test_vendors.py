@@ -113,8 +113,8 @@ def test_fields_get_the_vendors_names_and_usage_is_not_asked_for_where_it_is_ref
         ("thinking", {}, {}),
         (
             "enable_thinking",
-            {"reasoning": {"max_tokens": 100}},
-            {"enable_thinking": True, "thinking_budget": 100},
+            {"reasoning": {"max_tokens": 10}},
+            {"enable_thinking": True, "thinking_budget": 10},
         ),
         ("enable_thinking", {"reasoning": {"enabled": False}}, {"enable_thinking": False}),
     ],
@@ -126,6 +126,25 @@ def test_reasoning_is_steered_in_the_vendors_words(
     sent = body(Form(reasoning=style), params=wish)
     spoken = ("reasoning", "reasoning_effort", "thinking", "enable_thinking", "thinking_budget")
     assert {name: sent[name] for name in spoken if name in sent} == said
+
+
+@pytest.mark.parametrize(
+    ("wish", "thought"),
+    [({"max_tokens": 10}, 10), ({"enabled": True}, 32), ({"effort": "low"}, 32)],
+)
+def test_a_limit_of_the_answer_alone_leaves_room_for_the_thoughts(
+    wish: dict[str, Any], thought: int
+) -> None:
+    """Both together are what is held."""
+    sent = body(
+        Form(output_field="max_tokens", reasoning="enable_thinking"), params={"reasoning": wish}
+    )
+    assert (sent["thinking_budget"], sent["max_tokens"]) == (thought, 64 - thought)
+    with pytest.raises(RequestRejected, match="max_tokens"):
+        body(
+            Form(output_field="max_tokens", reasoning="enable_thinking"),
+            params={"reasoning": {"max_tokens": 64}},
+        )
 
 
 def test_a_budget_that_cannot_be_said_is_refused() -> None:

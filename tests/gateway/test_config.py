@@ -286,3 +286,16 @@ def test_a_tokenizer_whose_library_is_missing_names_what_to_install(
     monkeypatch.setattr(encodings, "find_spec", lambda wanted: None if wanted == library else 1)
     with pytest.raises(config.ConfigError, match=f"pip install '{package}'"):
         config.check_endpoints(config.load(path), path)
+
+
+def test_a_key_that_stands_where_its_variable_should_is_not_repeated(tmp_path: Path) -> None:
+    """Whoever reads the log would have it."""
+    for place in ({"api_key_env": "sk-secret"}, {"credentials": [{"api_key_env": "sk-secret"}]}):
+        words = faults(changed(**place), tmp_path)
+        assert "never the key itself" in words
+        assert "sk-secret" not in words
+
+
+def test_a_file_that_is_nested_too_deep_is_an_error_like_others(tmp_path: Path) -> None:
+    """No trace of our own."""
+    assert "nested too deep" in faults("[" * 3000, tmp_path)

@@ -385,3 +385,28 @@ async def test_no_end_marker_but_a_clean_end_is_a_finished_answer(redis_url: str
         assert streamed.done
         assert streamed.chunks[-1]["usage"]["completion_tokens"] == 1
         assert len(up.calls) == 1
+
+
+async def test_what_a_wire_cannot_say_is_asked_of_the_next_endpoint(
+    redis_url: str,
+) -> None:
+    """An image by address: one endpoint's wire takes only bytes, the other's takes it."""
+    body = {"role": "user", "content": [{"type": "text", "text": "What is this?"}]}
+    image = {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}
+    body["content"] = [*body["content"], image]
+    async with upstream(answer(("A cat.",))) as takes:
+        price = {"prompt": "0", "completion": "0"}
+        cannot = {"backend": "ollama", "model": "m", "price": price, "provider": "first"}
+        cannot["base_url"] = "http://127.0.0.1:9"  # never asked
+        models = model(cannot, takes.endpoint("second"), strategy="ordered")
+        async with running(redis_url, settings(models)) as gateway:
+            got = await gateway.chat(messages=[body])
+            assert got.status_code == 200
+            assert got.json()["provider"] == "second"
+            record = await gateway.generation(got.headers["x-generation-id"])
+            assert [a["provider_name"] for a in record["provider_responses"]] == ["first", "second"]
+        alone = model(cannot, strategy="ordered")
+        async with running(redis_url, settings(alone)) as gateway:
+            got = await gateway.chat(messages=[body])
+            assert got.status_code == 400
+            assert "data:" in got.json()["error"]["message"]

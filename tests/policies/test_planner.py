@@ -12,7 +12,14 @@ from msgspec.structs import replace
 from backends.types import Usage
 from policies import cheapest, feasible, healthy, ordered
 from policies.charging import Bounds, Delivered, Outcome, bill
-from policies.planner import PROMPT_OVERHEAD_TOKENS, output_bound, plan, recounted
+from policies.planner import (
+    PROMPT_OVERHEAD_TOKENS,
+    TOOLS_OVERHEAD_TOKENS,
+    output_bound,
+    overhead_tokens,
+    plan,
+    recounted,
+)
 from policies.pricing import Price, cost, tariff
 from policies.types import Candidate, EndpointView, Rejection, RouteContext, chain
 from tests.contracts.policy_contract import contexts, endpoint_lists
@@ -175,8 +182,9 @@ def test_a_counted_prompt_is_never_held_for_more_and_its_hold_covers_its_bill(
     """As by bytes: any usage within the bounds, tiers and dearest kinds included."""
     context = replace(context, images=0)
     candidate = draw.draw(st.sampled_from(plan(context, views, []).candidates))
-    counted = recounted(candidate, count, context.copies)
-    assert counted.prompt_bound == min(candidate.prompt_bound, count + PROMPT_OVERHEAD_TOKENS)
+    bound = count + overhead_tokens(context.required)
+    counted = recounted(candidate, bound, context.copies)
+    assert counted.prompt_bound == min(candidate.prompt_bound, bound)
     assert counted.hold_nanodollars <= candidate.hold_nanodollars
     if counted.prompt_bound == candidate.prompt_bound:
         assert counted == candidate
@@ -219,3 +227,10 @@ def test_media_need_a_window_or_a_price_of_nothing(part: str) -> None:
     assert [candidate.view.id for candidate in route.candidates] == ["b"]
     assert route.rejections[0].fields == (part,)
     assert "context_tokens" in route.rejections[0].detail
+
+
+def test_tools_are_held_with_what_models_are_told_about_them() -> None:
+    """In every dialect: a request with one small tool has fewer bytes than that."""
+    plain = plan(CONTEXT, [view()], POLICIES).candidates[0]
+    tools = plan(replace(CONTEXT, required=frozenset({"tools"})), [view()], POLICIES).candidates[0]
+    assert tools.prompt_bound == plain.prompt_bound + TOOLS_OVERHEAD_TOKENS

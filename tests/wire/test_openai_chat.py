@@ -468,3 +468,18 @@ def test_chunks_without_an_id_or_a_choice_are_read() -> None:
     events = one(data(first) + data({"choices": None}) + b"".join(answer("a")))
     assert events[0] == ResponseStart("up-1", "up-model")
     assert json.dumps(msgspec.to_builtins(events[1])).count('"a"') == 1
+
+
+def test_a_character_cut_into_two_chunks_takes_nothing_else_with_it() -> None:
+    """Each half is unknown; what stands beside it is kept, and a whole pair stays whole."""
+    pieces = [rb'"a\ud83d"', rb'"\ude00b"', rb'"\ud83d\ude00"', rb'"\\ud83d"']
+    body = b"".join(
+        b'data: {"choices":[{"index":0,"delta":{"content":' + piece + b"}}]}\n\n"
+        for piece in pieces
+    )
+    events, failure = decode(body + data(chunk(choice(0, "stop"))) + DONE)
+    assert failure is None
+    said = [event.text for event in events if isinstance(event, TextDelta)]
+    assert said == ["a\ufffd", "\ufffdb", "\N{GRINNING FACE}", "\\ud83d"]
+    assert isinstance(events[-1], Finish)
+    assert events[-1].dropped_events == 0

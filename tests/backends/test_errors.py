@@ -102,7 +102,7 @@ def test_every_error_says_what_a_client_sees(kind: type[BackendError]) -> None:
 def test_silence_and_wrong_wires_are_never_tried_again_here() -> None:
     """Design decision 10."""
     never = {"DeadlineExceeded", "ProtocolError", "RequestRejected", "EndpointRejected"}
-    never |= {"ContextLengthExceeded", "ContentFiltered", "BackendError"}
+    never |= {"ContextLengthExceeded", "ContentFiltered", "Unsupported", "BackendError"}
     assert {kind.__name__ for kind in tree() if not kind.retry_here} == never
 
 

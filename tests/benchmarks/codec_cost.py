@@ -7,7 +7,7 @@ For every upstream wire and every dialect of clients, in one process:
   come; ``burst`` is 16 chunks in a read. Time is per chunk.
 - **reference**: `msgspec.json` decodes the JSON of the same chunk (without framing) to Python
   objects, and encodes these again; it translates nothing. Time is per chunk, too.
-- **the chunk**: as long, and with as long a text, as the median of recorded streams of that wire.
+- **the chunk**: about as long, and with about as long a text, as recorded ones of that wire.
 - **ratio**: ours / reference, each the minimum of its rounds. A round is reference, one, burst, of
   512 chunks each, so that neighbours on the machine hit all three alike.
 

@@ -31,7 +31,7 @@ test-streams: setup dev  ## 5,000 open streams and 500 slow readers, measured (m
 	$(BIN)/python -m pytest -m streams tests/e2e $(ARGS)
 
 test-clients: setup dev .bench/clients-langchain/.done .bench/clients-pydantic/.done .bench/clients-node/.done  ## Clients of others, each in an environment of its own (Node 20 or newer)
-	$(BIN)/python -m pytest -m clients tests/clients $(ARGS)
+	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
 
 test-upstreams: setup dev .bench/vllm/.done .bench/llama-cpp/.done .bench/transformers/.done  ## Real vLLM, llama.cpp and transformers servers on the CPU (half an hour to install)
 	$(BIN)/python -m pytest -m upstreams -s tests/upstreams $(ARGS)

@@ -14,35 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.upstreams import Call, upstream
+from tests.gateway.upstreams import assistant, upstream
 from tests.gateway_harness import Gateway, model, running, settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clients]
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / ".bench"
-USAGE = {"prompt_tokens": 11, "completion_tokens": 5}
 TEXT = "Hello wörld"
 CALL = ["get_weather", {"city": "Köln"}]
-
-
-async def assistant(call: Call) -> None:
-    """Call the tool when there is one and it was not called yet; else greet."""
-    await call.start()
-    if call.body.get("tools") and call.body["messages"][-1]["role"] != "tool":
-        function = {"name": CALL[0], "arguments": ""}
-        pieces = [{"index": 0, "id": "call_a", "type": "function", "function": function}]
-        pieces += [
-            {"index": 0, "function": {"arguments": text}} for text in ('{"city":', '"Köln"}')
-        ]
-        for piece in pieces:
-            await call.event({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]})
-        await call.finish("tool_calls", USAGE)
-    else:
-        for word in ("Hello ", "wörld"):
-            await call.word(word)
-        await call.finish("stop", USAGE)
-    await call.end()
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ import pytest
 from openrouter import OpenRouter
 from openrouter.utils import RetryConfig
 
-from tests.gateway.upstreams import Call, upstream
+from tests.gateway.upstreams import assistant, upstream
 from tests.gateway_harness import Gateway, model, running, settings
 
 pytestmark = pytest.mark.anyio
 
-USAGE = {"prompt_tokens": 11, "completion_tokens": 5}
 TEXT = "Hello wörld"
 CALL = ("get_weather", {"city": "Köln"})
 TOOLS: list[Any] = [
@@ -30,23 +29,6 @@ TOOLS: list[Any] = [
 ]
 GREETING: list[Any] = [{"role": "user", "content": "Say hello."}]
 QUESTION: list[Any] = [{"role": "user", "content": "How is the weather in Köln?"}]
-
-
-async def assistant(call: Call) -> None:
-    """Call the tool when there is one and it was not called yet; else greet."""
-    await call.start()
-    if call.body.get("tools") and call.body["messages"][-1]["role"] != "tool":
-        function = {"name": CALL[0], "arguments": ""}
-        pieces: list[Any] = [{"index": 0, "id": "call_a", "type": "function", "function": function}]
-        pieces += [{"index": 0, "function": {"arguments": t}} for t in ('{"city":', '"Köln"}')]
-        for piece in pieces:
-            await call.event({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]})
-        await call.finish("tool_calls", USAGE)
-    else:
-        for word in ("Hello ", "wörld"):
-            await call.word(word)
-        await call.finish("stop", USAGE)
-    await call.end()
 
 
 @pytest.fixture

@@ -123,6 +123,26 @@ async def reset(call: Call) -> None:
     call.writer.transport.abort()
 
 
+ASSISTANT_USAGE = {"prompt_tokens": 11, "completion_tokens": 5}
+
+
+async def assistant(call: Call) -> None:
+    """Call the tool when there is one and it was not called yet; else greet."""
+    await call.start()
+    if call.body.get("tools") and call.body["messages"][-1]["role"] != "tool":
+        function = {"name": "get_weather", "arguments": ""}
+        pieces: list[Any] = [{"index": 0, "id": "call_a", "type": "function", "function": function}]
+        pieces += [{"index": 0, "function": {"arguments": t}} for t in ('{"city":', '"Köln"}')]
+        for piece in pieces:
+            await call.event({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]})
+        await call.finish("tool_calls", ASSISTANT_USAGE)
+    else:
+        for word in ("Hello ", "wörld"):
+            await call.word(word)
+        await call.finish("stop", ASSISTANT_USAGE)
+    await call.end()
+
+
 class Upstream:
     """A server on a port of its own; what it was asked lies in ``calls``."""
 

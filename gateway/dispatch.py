@@ -20,7 +20,7 @@ from backends.errors import (
     EmptyAnswer,
     StreamTruncated,
 )
-from backends.types import CONTENT, ChatRequest, Finish, StreamEvent
+from backends.types import CONTENT, DELTAS, ChatRequest, Finish, StreamEvent
 from gateway.cashier import Cashier
 from gateway.clock import Ticker, TimedOut, Watch
 from gateway.endpoints import Endpoint, EndpointTable
@@ -41,7 +41,7 @@ class Sink(Protocol):
         ...
 
     async def send(self, events: Sequence[StreamEvent]) -> None:
-        """Take events, the first of them content; returning means the client took them."""
+        """Take events, at first with content; returning means the client took them."""
         ...
 
     async def finish(self, finish: Finish, bill: Bill) -> None:
@@ -249,6 +249,7 @@ class Dispatcher:
         request = narrowed(exchange)
         whole = request.operation == "embeddings"
         first_s = endpoint.whole_s if whole else endpoint.first_token_s
+        early: list[StreamEvent] = []  # citations before any content, which commit nothing
         try:
             with watch:
                 watch.arm("first_token", min(opened + first_s, deadline))
@@ -260,6 +261,7 @@ class Dispatcher:
                         if events and (exchange.content_at is not None or _has_content(events)):
                             if exchange.content_at is None:
                                 self._first_content(exchange, endpoint, opened)
+                                events = [*early, *events]
                             watch.rest()  # a slow client is no stall; its connection bounds it
                             await sink.send(events)
                             late_at = now() + stall_s
@@ -267,6 +269,8 @@ class Dispatcher:
                                 watch.arm("stall", late_at)
                             else:
                                 watch.arm("total", deadline)
+                        elif events:
+                            early += [event for event in events if isinstance(event, DELTAS)]
                         exchange.delivered.add(events)
                         if finish is not None:
                             return finish

@@ -290,3 +290,39 @@ async def test_the_request_id_goes_to_the_upstream(redis_url: str) -> None:
         await until(lambda: up.calls)
         assert up.calls[0].headers["x-request-id"] == reply.headers["x-request-id"]
         assert up.calls[0].body["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_citations_that_come_before_any_text_reach_the_client(
+    redis_url: str, stream: bool
+) -> None:
+    """They are no content, so they commit nothing; with the first text they go out."""
+    said = asyncio.Event()
+
+    async def cites_first(call: Call) -> None:
+        await call.start()
+        note = {"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "A"}}
+        delta = {"content": "", "annotations": [note]}
+        await call.event({"choices": [{"index": 0, "delta": delta}]})
+        await said.wait()  # a read of its own
+        await call.word("Hello")
+        await call.finish("stop", {"prompt_tokens": 7, "completion_tokens": 1})
+        await call.end()
+
+    async with upstream(cites_first) as serving:
+        models = model(serving.endpoint("acme"))
+        async with running(redis_url, settings(models)) as gateway:
+            asked = asyncio.ensure_future(gateway.chat(stream=stream))
+            await until(lambda: serving.calls)
+            await until(lambda: gateway.worker.table.endpoints[0].in_flight)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            said.set()
+            answer = await asked
+    if stream:
+        chunks = [event for event in read_events(answer.content) if isinstance(event, dict)]
+        found = [chunk["choices"][0]["delta"].get("annotations") for chunk in chunks]
+        notes = [note for entry in found if entry for note in entry]
+    else:
+        notes = answer.json()["choices"][0]["message"]["annotations"]
+    assert [note["url_citation"]["url"] for note in notes] == ["https://a.example"]

@@ -1,17 +1,20 @@
 """AWS's binary event streams: frames with checksums in, the JSON or bytes in them out.
 
 Source: AWS SDK reference, "application/vnd.amazon.eventstream", and the service models of
-``bedrock-runtime`` and ``sagemaker-runtime`` (botocore 1.44.5, read 2026-11). Frames are parsed
-by botocore, which comes with the extra ``aws``; it is imported with the first answer.
+``bedrock-runtime`` and ``sagemaker-runtime`` (botocore 1.44.5, read 2026-11). botocore, which
+comes with the extra ``aws`` and is imported with the first answer, parses what stands before a
+frame's payload. It takes microseconds for what is the same in most frames of most streams, so what
+it has read once is remembered (deploy/adr/2026-12-01-frames-begin-alike.md).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import struct
+from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from functools import lru_cache
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - it is a class
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -21,8 +24,19 @@ from backends.wire.failure import error_words
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """A frame longer than this is not a model's; reading on would only fill memory."""
 
-Unwrap: TypeAlias = Callable[[str, bytes], Iterable[bytes]]
-"""Returns what one event stands for, from its type and its payload."""
+Unwrap: TypeAlias = Callable[[str, bytes], bytes]
+"""Returns what one event stands for, from its type and its payload; empty where it is nothing."""
+
+MAX_REMEMBERED: Final = 2048
+"""Beginnings of frames: a few types of event, times as many lengths as their payloads have."""
+
+MAX_REMEMBERED_BYTES: Final = 512
+MAX_FORMS: Final = 256
+_PRELUDE_BYTES: Final = 12
+_CHECKSUM_BYTES: Final = 4
+_DAMAGED: Final = "a frame of the upstream's stream: checksum mismatch"
+_lengths: Final = Struct(">II").unpack_from
+_prelude: Final = Struct(">III").unpack_from
 
 _STATUS_OF: Final[Mapping[str, int]] = {
     "throttling": 429,
@@ -37,6 +51,28 @@ _STATUS_OF: Final[Mapping[str, int]] = {
 """Statuses of exceptions by the beginning of their names; any other is the upstream's failure."""
 
 
+_Reader: TypeAlias = Callable[..., tuple[Any, ...]]
+"""Reads payload and checksum of a frame, from a body and where the frame begins in it."""
+
+_Form: TypeAlias = tuple[bytes, _Reader, int]
+"""How a frame begins, what reads the rest, and the checksum of the beginning."""
+
+
+class _Beginning(NamedTuple):
+    """What stands before the payload of a frame: its length, a checksum, headers."""
+
+    read: _Reader
+    checksum: int
+    """Of the beginning; that of the payload goes on from it."""
+
+    kind: str
+    """The event's type."""
+
+    headers: Mapping[str, Any]
+    failed: bool
+    """It is no event, but the stream's error."""
+
+
 class Frames:
     """Cuts a body into frames, whatever the reads' boundaries (``decoder.Framing``).
 
@@ -45,69 +81,182 @@ class Frames:
     frame the error that it stands for.
     """
 
+    __slots__ = ("_forms", "_pieces", "_size", "_unwrap", "_wanted")
+
     def __init__(self, unwrap: Unwrap) -> None:
         """Start at the beginning of a body; ``unwrap`` says what an event's payload is."""
-        from botocore import eventstream
-
-        self._buffer = eventstream.EventStreamBuffer()
-        self._parser_error = eventstream.ParserError
         self._unwrap = unwrap
-        self._pending = 0
+        self._forms: dict[int, _Form] = {}
+        """By length, of events whose payload is passed on as it is."""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield what the frames hold that ``chunk`` completes."""
-        self._buffer.add_data(chunk)
-        self._pending += len(chunk)
-        while True:
-            try:
-                frame = next(self._buffer, None)
-            except (self._parser_error, struct.error, ValueError, LookupError) as error:
-                raise ProtocolError(f"a frame of the upstream's stream: {error}") from error
-            size = self._pending if frame is None else frame.prelude.total_length
-            if size > MAX_FRAME_BYTES:
-                raise ProtocolError(f"a frame is longer than {MAX_FRAME_BYTES} bytes")
-            if frame is None:
-                return
-            self._pending -= size
-            if frame.headers.get(":message-type") in ("exception", "error"):
-                raise _error(frame.headers, frame.payload)
-            yield from self._unwrap(str(frame.headers.get(":event-type")), frame.payload)
+        self._pieces: list[bytes] = []
+        """Reads that have not completed a frame."""
+
+        self._size = 0
+        self._wanted = _PRELUDE_BYTES
+        """How many bytes there must be before it is worth to look again."""
+
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
+        """Return what the frames hold that ``chunk`` completes."""
+        if self._pieces:
+            self._pieces.append(chunk)
+            self._size += len(chunk)
+            if self._size < self._wanted:
+                return ()
+            chunk = b"".join(self._pieces)
+            self._pieces.clear()
+        elif (form := self._forms.get(len(chunk))) is not None:
+            # A read of a paced stream is one frame: to compare is quicker than to parse.
+            beginning, read, checksum = form
+            if chunk.startswith(beginning):
+                payload, expected = read(chunk)
+                if crc32(payload, checksum) == expected:
+                    return (payload,)
+        found: list[bytes] = []
+        try:
+            self._cut(chunk, found)
+        except BackendError as error:
+            return _before(found, error)
+        return found
 
     def end(self) -> Iterator[bytes]:
         """Make sure that the body did not end within a frame; nothing is left to yield."""
-        if self._pending:
+        if self._pieces:
             raise StreamTruncated("the upstream's stream ended within a frame")
         yield from ()
 
+    def _cut(self, body: bytes, found: list[bytes]) -> None:
+        """Add what the frames hold that are whole, and keep the rest."""
+        forms, start, end = self._forms, 0, len(body)
+        while end - start >= _PRELUDE_BYTES:
+            size, headers = _lengths(body, start)
+            following = start + size
+            if following > end or size > MAX_FRAME_BYTES:
+                break
+            form = forms.get(size)
+            if form is not None and body.startswith(form[0], start):
+                payload, expected = form[1](body, start)
+                if crc32(payload, form[2]) != expected:
+                    raise ProtocolError(_DAMAGED)
+                found.append(payload)
+            elif meant := self._read(body[start:following], headers):
+                found.append(meant)
+            start = following
+        if start < end:
+            self._keep(body[start:])
 
-def named(kind: str, payload: bytes) -> Iterable[bytes]:
-    """Unwrap an event of Converse: an object whose only key says what it is."""
-    return (b'{"%b":%b}' % (kind.encode(), payload or b"{}"),)
+    def _read(self, frame: bytes, headers: int) -> bytes:
+        """Return what one frame stands for.
+
+        Raises:
+            BackendError: it is damaged, or the stream's error.
+        """
+        beginning = frame[: _PRELUDE_BYTES + headers]
+        read = _beginning if headers <= MAX_REMEMBERED_BYTES else _read_beginning
+        rest, checksum, kind, told, failed = read(beginning)
+        payload, expected = rest(frame)
+        if crc32(payload, checksum) != expected:
+            raise ProtocolError(_DAMAGED)
+        if failed:
+            raise _error(told, payload)
+        meant = self._unwrap(kind, payload)
+        if payload and meant is payload and len(self._forms) < MAX_FORMS:
+            self._forms[len(frame)] = beginning, rest, checksum
+        return meant
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep the beginning of a frame until there is more of it.
+
+        Raises:
+            ProtocolError: it says that it will be too long, or is damaged.
+        """
+        self._pieces, self._size, self._wanted = [rest], len(rest), _PRELUDE_BYTES
+        if len(rest) >= _PRELUDE_BYTES:
+            self._wanted = _checked(rest)[0]
+            if self._wanted > MAX_FRAME_BYTES:
+                raise ProtocolError(f"a frame is longer than {MAX_FRAME_BYTES} bytes")
+
+
+def _before(found: list[bytes], error: BackendError) -> Iterator[bytes]:
+    """Give what came before an error, then raise it."""
+    yield from found
+    raise error
+
+
+def _checked(frame: bytes) -> tuple[int, int]:
+    """Return the lengths of a frame and of its headers.
+
+    Raises:
+        ProtocolError: their checksum is another.
+    """
+    size, headers, expected = _prelude(frame)
+    if crc32(frame[:8]) != expected:
+        raise ProtocolError("a frame of the upstream's stream: checksum mismatch in its prelude")
+    return size, headers
+
+
+def _read_beginning(data: bytes) -> _Beginning:
+    """Read what stands before a frame's payload.
+
+    Raises:
+        ProtocolError: it is damaged.
+    """
+    from botocore import eventstream
+
+    size, length = _checked(data)
+    payload = size - len(data) - _CHECKSUM_BYTES
+    try:
+        if payload < 0 or length != len(data) - _PRELUDE_BYTES:
+            raise ValueError("it is shorter than its headers")
+        headers = eventstream.EventStreamHeaderParser().parse(data[_PRELUDE_BYTES:])
+    except (eventstream.ParserError, StructError, ValueError, LookupError) as error:
+        raise ProtocolError(f"a frame of the upstream's stream: {error}") from error
+    return _Beginning(
+        Struct(f">{len(data)}x{payload}sI").unpack_from,
+        crc32(data),
+        str(headers.get(":event-type")),
+        headers,
+        headers.get(":message-type") in ("exception", "error"),
+    )
+
+
+_beginning: Final = lru_cache(maxsize=MAX_REMEMBERED)(_read_beginning)
+
+
+def named(kind: str, payload: bytes) -> bytes:
+    """Unwrap an event of Converse: an object whose only key says what it is.
+
+    A piece of content, of which a stream has most, stays as it is: nothing else has a ``delta``.
+    """
+    if kind == "contentBlockDelta":
+        return payload
+    return b'{"%b":%b}' % (kind.encode(), payload or b"{}")
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    data: str = msgspec.field(name="bytes", default="")
+    data: bytes = msgspec.field(name="bytes", default=b"")
+    """Base64 in JSON."""
 
 
 _chunk: Final = msgspec.json.Decoder(_Chunk).decode
 
 
-def invoked(kind: str, payload: bytes) -> Iterable[bytes]:
+def invoked(kind: str, payload: bytes) -> bytes:
     """Unwrap an event of ``invoke-with-response-stream``: the model's own event, in base64.
 
     What cannot be read is passed on as it is, so that it is counted as dropped.
     """
     if kind != "chunk":
-        return ()
+        return b""
     try:
-        return (base64.b64decode(_chunk(payload).data, validate=True),)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError):
-        return (b"\0" + payload,)
+        return _chunk(payload).data
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return b"\0" + payload
 
 
-def parts(kind: str, payload: bytes) -> Iterable[bytes]:
+def parts(kind: str, payload: bytes) -> bytes:
     """Unwrap an event of SageMaker: a piece of the container's body, cut anywhere."""
-    return (payload,) if kind == "PayloadPart" and payload else ()
+    return payload if kind == "PayloadPart" else b""
 
 
 def _error(headers: Mapping[str, Any], payload: bytes) -> BackendError:

@@ -99,11 +99,6 @@ class _BlockStart(msgspec.Struct, gc=False, rename="camel"):
     start: _Start | None = None
 
 
-class _BlockDelta(msgspec.Struct, gc=False, rename="camel"):
-    content_block_index: int = 0
-    delta: _Delta | None = None
-
-
 class _BlockStop(msgspec.Struct, gc=False, rename="camel"):
     content_block_index: int = 0
 
@@ -120,8 +115,16 @@ class _Metadata(msgspec.Struct, gc=False, rename="camel"):
     service_tier: Any = None
 
 
+class _Piece(msgspec.Struct, gc=False, rename="camel"):
+    """What nearly every event is: see ``named``."""
+
+    content_block_index: int = 0
+    delta: _Delta | None = None
+
+
 class _Event(msgspec.Struct, gc=False, rename="camel"):
-    content_block_delta: _BlockDelta | None = None
+    """Any other event: an object whose only key says what it is."""
+
     content_block_start: _BlockStart | None = None
     content_block_stop: _BlockStop | None = None
     message_start: Any = None
@@ -130,6 +133,7 @@ class _Event(msgspec.Struct, gc=False, rename="camel"):
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+_decode_piece = msgspec.json.Decoder(_Piece).decode
 
 
 class _Block:
@@ -160,14 +164,24 @@ class ConverseDecoder(AnswerDecoder):
         self._blocks: dict[int, _Block] = {}
         self._count = 0
         self._said = 0
+        self._flowing = -1
+        """The block whose text came last, while nothing else has come since."""
 
     def framing(self, first: bytes) -> Framing | None:
         """See ``AnswerDecoder``."""
         return None if first in (b"{", b"[") else Frames(named)
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
-        """See ``AnswerDecoder``: an object whose only key is the event's type."""
-        self._event(_decode(payload), events)
+        """See ``AnswerDecoder``."""
+        piece = _decode_piece(payload)
+        delta = piece.delta
+        if delta is None:
+            self._event(_decode(payload), events)
+        elif (text := delta.text) and piece.content_block_index == self._flowing:
+            self._said += len(text)  # nearly every event of a stream
+            events.append(TextDelta(0, text))
+        else:
+            self._delta(piece.content_block_index, delta, events)
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is played as the stream that it was not."""
@@ -185,12 +199,10 @@ class ConverseDecoder(AnswerDecoder):
         self._metadata(msgspec.convert(document, _Metadata), events)
 
     def _event(self, event: _Event, events: list[StreamEvent]) -> None:
+        self._flowing = -1
         if not self._started:
             self.begin(events)
-        if (change := event.content_block_delta) is not None:
-            if change.delta is not None:
-                self._delta(change.content_block_index, change.delta, events)
-        elif (begun := event.content_block_start) is not None:
+        if (begun := event.content_block_start) is not None:
             if begun.start is not None:
                 self._open(begun.content_block_index, begun.start, events)
         elif event.content_block_stop is not None:
@@ -247,6 +259,7 @@ class ConverseDecoder(AnswerDecoder):
             if index not in self._blocks:
                 self._blocks[index] = _Block(self._said)
             self._said += len(delta.text)
+            self._flowing = index
             self.say(events, TextDelta(0, delta.text))
         elif delta.reasoning_content is not None:
             self._thought(index, delta.reasoning_content, events)

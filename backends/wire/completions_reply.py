@@ -26,7 +26,7 @@ from backends.types import (
 from backends.wire.legacy_logprobs import to_legacy
 from backends.wire.openai_reply import DONE, usage_body
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 _PLAIN_END = b',"logprobs":null,"finish_reason":null,"native_finish_reason":null}]}\n\n'
 
 

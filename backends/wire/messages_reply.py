@@ -63,7 +63,7 @@ ERROR_TYPES: Final[Mapping[int, str]] = {
 
 _END: Final[Mapping[str, Any]] = {"stop_reason": None, "stop_sequence": None}
 _BYTES_PER_TOKEN: Final = 4
-_encode: Final = msgspec.json.encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def input_estimate(request: ChatRequest) -> int:

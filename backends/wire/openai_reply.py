@@ -34,7 +34,7 @@ DONE = b"data: [DONE]\n\n"
 _NANODOLLARS = 10**9
 _PLAIN_END = b'},"finish_reason":null,"native_finish_reason":null,"logprobs":null}]}\n\n'
 _LISTS = frozenset({"images", "annotations", "reasoning_details"})
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 
 
 def usd(nanodollars: int) -> msgspec.Raw:

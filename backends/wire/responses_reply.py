@@ -35,7 +35,7 @@ from backends.wire.responses_output import Call, Image, Item, Message, Thought, 
 
 __all__ = ["ResponsesEncoder", "encode_answer", "encode_error"]
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 _TEXT: Final = b"event: response.output_text.delta\ndata: "
 _ECHOED: Final[Mapping[str, Any]] = {
     "instructions": None,

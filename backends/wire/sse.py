@@ -49,7 +49,7 @@ class SSEDecoder:
     Lines may end in LF, CRLF or CR; several ``data`` lines of one event are joined by LF.
     """
 
-    __slots__ = ("_after_cr", "_between", "_data", "_first", "_form", "_rest", "_size", "stray")
+    __slots__ = ("_after_cr", "_alone_bytes", "_data", "_first", "_form", "_rest", "_size", "stray")
 
     def __init__(self) -> None:
         """Start at the beginning of a stream."""
@@ -58,8 +58,8 @@ class SSEDecoder:
         self._size = 0
         self._first = True
         self._after_cr = False
-        self._between = False
-        """Whether nothing is kept of the reads so far, so that the next stands for itself."""
+        self._alone_bytes = -1
+        """How long a read may be that stands for itself: none while something is kept."""
 
         self._form = _form(b"data: {", b"}\n\n")
         """Of the last read that was one event."""
@@ -74,7 +74,7 @@ class SSEDecoder:
         Raises:
             EventTooLong: no event ended within the bound; what came before it is yielded first.
         """
-        if self._between and len(chunk) <= MAX_EVENT_BYTES:
+        if len(chunk) <= self._alone_bytes:
             # Reads of a paced stream look alike: to compare with the last is quicker than to parse.
             lead, tail, data = self._form
             if chunk.startswith(lead) and chunk.endswith(tail):
@@ -119,7 +119,8 @@ class SSEDecoder:
                 self._size = 0
         if bounded:
             self._bound(self._rest)
-        self._between = not (self._rest or data or self._after_cr or self._first)
+        between = not (self._rest or data or self._after_cr or self._first)
+        self._alone_bytes = MAX_EVENT_BYTES if between else -1
 
     def end(self) -> Iterator[bytes]:
         """The stream ended cleanly: yield an event that only lacks its blank line.

@@ -47,6 +47,11 @@ def plain(before: str, after: str = "\n\n") -> Callable[[str], bytes]:
     return lambda payload: f"{before}{payload}{after}".encode()
 
 
+def invoke(payload: str) -> bytes:
+    """Frame an event of Anthropic's wire as Bedrock's ``invoke`` does: in base64, in JSON."""
+    return aws.chunk(payload.encode())
+
+
 def named(event: str) -> Callable[[str], bytes]:
     """Frame a payload as a server-sent event that has a name."""
     return plain(f"event: {event}\ndata: ")
@@ -154,11 +159,16 @@ SAMPLES = {
         "bedrock_stream",
         "ConverseDecoder",
         ('{"messageStart":{"role":"assistant"}}',),
-        '{"contentBlockDelta":{"contentBlockIndex":0,"delta":{"text":" world"},"p":"abcdefgh"}}',
+        '{"contentBlockDelta":{"contentBlockIndex":0,"delta":{"text":" world"},"p":"abcdefghijklmno'
+        'pqrstuvwxyzABCDE"}}',
         converse,
     ),
 }
-"""Bedrock's frames are binary and cut by botocore; the JSON is what they hold, with its name."""
+SAMPLES["invoke"] = SAMPLES["messages"]._replace(
+    module="bedrock_invoke", decoder="InvokeDecoder", frame=invoke
+)
+"""Bedrock's frames are binary: the JSON is what they hold, with its name; of ``invoke`` it is what
+the JSON in the frame holds."""
 
 DIALECTS = ("chat", "completions", "responses", "messages")
 

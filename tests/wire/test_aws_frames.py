@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import pytest
+from botocore.eventstream import EventStreamBuffer, ParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +83,74 @@ def test_a_damaged_byte_never_passes(place: int, change: int) -> None:
     with pytest.raises((ProtocolError, StreamTruncated)):
         read_on()
     assert found == [b"before"]
+
+
+KINDS = st.sampled_from(["contentBlockDelta", "metadata", "PayloadPart", "chunk"])
+PAYLOADS = st.sampled_from([b"{}", b"[1]", b"", b'{"a": 1}', b'{"b": 2}'])
+
+
+def both(body: bytes, cuts: list[int]) -> tuple[list[Any], list[Any]]:
+    """Return what we and botocore make of a body: types and payloads, and None for a fault."""
+
+    def told(kind: str, payload: bytes) -> bytes:
+        return payload if kind == "PayloadPart" else kind.encode() + b":" + payload
+
+    ours: list[Any] = []
+    frames = Frames(told)
+    try:
+        for data in split(body, cuts):
+            ours.extend(frames.feed(data))  # as far as it comes
+        tuple(frames.end())
+    except BackendError:
+        ours.append(None)
+    theirs: list[Any] = []
+    buffer = EventStreamBuffer()
+    buffer.add_data(body)
+    try:
+        for message in buffer:
+            theirs.append(told(message.headers[":event-type"], message.payload))
+            body = body[message.prelude.total_length :]
+    except (ParserError, KeyError, ValueError, struct.error):
+        body = b""
+        theirs.append(None)
+    return ours, [payload for payload in [*theirs, *([None] if body else [])] if payload != b""]
+
+
+@given(
+    st.lists(st.tuples(KINDS, PAYLOADS), max_size=12),
+    st.lists(st.integers(0, 2000), max_size=12),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 255)), max_size=1),
+)
+def test_what_is_remembered_of_frames_changes_nothing(
+    events: list[tuple[str, bytes]], cuts: list[int], damage: list[tuple[int, int]]
+) -> None:
+    """However alike they begin, and wherever one is damaged: botocore's own buffer agrees."""
+    body = bytearray(b"".join(event(kind, payload) for kind, payload in events))
+    for place, change in damage:
+        if body:
+            body[place % len(body)] ^= change
+    frame_by_frame = [len(event(*one)) for one in events]
+    for reads in (cuts, [sum(frame_by_frame[:n]) for n in range(len(events))]):
+        ours, theirs = both(bytes(body), reads)
+        assert ours == theirs
+
+
+def test_the_frames_of_a_paced_stream_are_read_each_by_itself() -> None:
+    """One in a read, of lengths that come again, with other payloads; a damaged one is seen."""
+    frames = Frames(parts)
+    pieces = [b"one", b"two", b"three", b"six", b"seven"]
+    assert [list(frames.feed(part(piece))) for piece in pieces] == [[piece] for piece in pieces]
+    bad = part(b"ten")[:-1] + b"?"
+    with pytest.raises(ProtocolError, match="checksum"):
+        tuple(frames.feed(bad))
+
+
+def test_headers_of_any_length_are_read_and_only_short_ones_are_remembered() -> None:
+    """What an upstream can make a worker remember is bounded in bytes, too."""
+    headers = {":event-type": "PayloadPart", ":message-type": "event", "long": "x" * 60_000}
+    before = aws_frames._beginning.cache_info().currsize
+    assert read(frame(headers, b"a"), frame(headers, b"b"), unwrap=parts) == [b"a", b"b"]
+    assert aws_frames._beginning.cache_info().currsize == before
 
 
 @given(st.integers(1, 40))

@@ -112,6 +112,13 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """What the upstream says that it charges us; for the house's books, not for the caller."""
 
 
+class HalfUsage(msgspec.Struct, frozen=True, gc=False):
+    """A report of the prompt alone, or of the answer alone: the other was counted by nobody."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
 class ResponseStart(msgspec.Struct, frozen=True, gc=False):
     """The upstream has accepted the request. Always the first event, once."""
 
@@ -192,7 +199,7 @@ class Finish(msgspec.Struct, frozen=True):
     """The one clean end. Always the last event; a stream without it was cut."""
 
     choices: tuple[ChoiceEnd, ...]
-    usage: Usage | None
+    usage: Usage | HalfUsage | None
     dropped_events: int = 0
     """Upstream events that were not JSON and were left out."""
 

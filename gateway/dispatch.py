@@ -20,7 +20,7 @@ from backends.errors import (
     EmptyAnswer,
     StreamTruncated,
 )
-from backends.types import CONTENT, DELTAS, ChatRequest, Finish, StreamEvent
+from backends.types import CONTENT, DELTAS, ChatRequest, Finish, StreamEvent, Usage
 from gateway.cashier import Cashier
 from gateway.clock import Ticker, TimedOut, Watch
 from gateway.endpoints import Endpoint, EndpointTable
@@ -295,6 +295,8 @@ class Dispatcher:
         exchange.finished_at = self._now()
         exchange.report, exchange.ends = finish.usage, finish.choices
         exchange.dropped_events = finish.dropped_events
+        if finish.extras:
+            exchange.delivered.came_with(finish.extras)
         exchange.committed_at = exchange.committed_at or exchange.finished_at
         exchange.content_at = exchange.content_at or exchange.finished_at
         bill = self._close(exchange, Outcome.FINISHED)
@@ -360,7 +362,7 @@ def _is_empty(finish: Finish, request: ChatRequest) -> bool:
     Unless the report says that the model thought, hidden from us: that is output.
     """
     stopped = all(end.reason == "stop" for end in finish.choices)
-    thought = finish.usage.reasoning_tokens if finish.usage else None
+    thought = finish.usage.reasoning_tokens if isinstance(finish.usage, Usage) else None
     return stopped and not thought and not request.stop
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backends.types import AnswerHead, ChatRequest, ChoiceEnd, Cost, Usage
+from backends.types import AnswerHead, ChatRequest, ChoiceEnd, Cost, HalfUsage, Usage
 from backends.wire.dialect import Dialect
 from gateway.auth import Caller
 from policies.charging import Bill, Bounds, Delivered, Outcome, bill
@@ -65,7 +65,7 @@ class Exchange:
     client_gone: bool = False
     delivered: Delivered = field(default_factory=Delivered)
     attempts: list[Attempt] = field(default_factory=list)
-    report: Usage | None = None
+    report: Usage | HalfUsage | None = None
     ends: tuple[ChoiceEnd, ...] = ()
     dropped_events: int = 0
     outcome: Outcome = Outcome.FAILED

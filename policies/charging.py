@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
 from backends.types import (
     CONTENT,
+    AnnotationDelta,
     Content,
     Cost,
+    HalfUsage,
     ImageDelta,
     ReasoningDelta,
     StreamEvent,
@@ -31,8 +34,14 @@ from policies.pricing import PICO_PER_NANO, CostParts, Tariff, cost
 BYTES_PER_TOKEN = 4
 """The estimate of last resort, rounded down so that it never charges too much."""
 
-END_TOKENS = 1
-"""Most servers count the end-of-sequence token, which has no bytes."""
+UNSEEN_TOKENS = 8
+"""What an answer may count without bytes: the end of the sequence, marks of turns and channels."""
+
+CALL_FORM_BYTES = 64
+"""What a client gets around id, name and arguments of a call; models write a form of their own."""
+
+REASONING_STEP_TOKENS = 64
+"""OpenAI reports hidden reasoning in whole steps, rounded down: the rest is in the output."""
 
 
 class Outcome(StrEnum):
@@ -52,6 +61,9 @@ class Delivered:
 
     visible_bytes: int = 0
     reasoning_bytes: int = 0
+    form_bytes: int = 0
+    """What came with the content: forms of calls, signatures, citations, a vendor's own. It makes
+    a report of more tokens believable, and is never charged."""
     running: UsageUpdate | None = None
     bytes_at_running: int = 0
     """What had been delivered when the wire last said its count."""
@@ -72,8 +84,18 @@ class Delivered:
                 size = content_bytes(event)
                 if isinstance(event, ReasoningDelta):
                     self.reasoning_bytes += size
+                    if event.details:
+                        self.came_with(event.details)
                 else:
                     self.visible_bytes += size
+                    if isinstance(event, Call) and event.name:
+                        self.form_bytes += CALL_FORM_BYTES
+            elif isinstance(event, AnnotationDelta):
+                self.came_with(event.annotations)
+
+    def came_with(self, document: Any) -> None:
+        """Count what the client's socket has taken beside content."""
+        self.form_bytes += len(msgspec.json.encode(document))
 
     def take_back(self, wire_bytes: int) -> None:
         """Leave out what was written and not taken: at most so much content was in it.
@@ -123,7 +145,7 @@ class Bill(msgspec.Struct, frozen=True):
 
 def bill(
     outcome: Outcome,
-    report: Usage | None,
+    report: Usage | HalfUsage | None,
     delivered: Delivered,
     bounds: Bounds,
     tariff: Tariff,
@@ -144,10 +166,12 @@ def bill(
         return _priced(own, ("cut", "own_count"), bounds, tariff)
     if report is None:
         return _priced(own, ("usage_missing", "own_count"), bounds, tariff)
+    report, flags = _whole(report, own)
     if fault := _fault(report, delivered, bounds, tariff):
         return _priced(own, (f"usage_{fault}", "own_count"), bounds, tariff)
-    low = report.completion_tokens < own.completion_tokens
-    return _priced(report, ("usage_low",) if low else (), bounds, tariff)
+    if report.completion_tokens < own.completion_tokens:
+        flags = (*flags, "usage_low")
+    return _priced(report, flags, bounds, tariff)
 
 
 def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
@@ -173,16 +197,39 @@ def content_bytes(event: Content) -> int:
     return 0 if isinstance(event, VectorDelta) else utf8_bytes(event.text)
 
 
+def _whole(report: Usage | HalfUsage, own: Usage) -> tuple[Usage, tuple[str, ...]]:
+    """Return a report with both counts, whose parts are no more than the whole, and its flags."""
+    if isinstance(report, HalfUsage):
+        prompt, completion = report.prompt_tokens, report.completion_tokens
+        usage = Usage(
+            own.prompt_tokens if prompt is None else prompt,
+            own.completion_tokens if completion is None else completion,
+        )
+        return usage, ("usage_half", "own_count")
+    cached, thought = report.cached_tokens, report.reasoning_tokens
+    written = report.cache_write_tokens
+    if (cached or 0) + (written or 0) <= report.prompt_tokens and (
+        thought or 0
+    ) <= report.completion_tokens:
+        return report, ()
+    cached = None if cached is None else min(cached, report.prompt_tokens)
+    left = report.prompt_tokens - (cached or 0)
+    cut = msgspec.structs.replace(
+        report,
+        cached_tokens=cached,
+        cache_write_tokens=None if written is None else min(written, left),
+        reasoning_tokens=None if thought is None else min(thought, report.completion_tokens),
+    )
+    return cut, ("usage_inconsistent",)
+
+
 def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) -> str | None:
     """Say why a report cannot be believed, or None."""
     parts = (report.cached_tokens, report.cache_write_tokens, report.reasoning_tokens)
-    cached = (report.cached_tokens or 0) + (report.cache_write_tokens or 0)
     thought = report.reasoning_tokens or 0
     counts = (report.prompt_tokens, report.completion_tokens, *(part or 0 for part in parts))
     if min(counts) < 0:
         return "negative"
-    if cached > report.prompt_tokens or thought > report.completion_tokens:
-        return "inconsistent"
     if report.prompt_tokens > bounds.prompt_tokens:
         return "above_hold"
     if report.completion_tokens > bounds.output_tokens:
@@ -191,7 +238,10 @@ def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) 
     if tariff.charge_nanodollars(price.total_picodollars) > bounds.hold_nanodollars:
         return "above_hold"
     hidden = max(0, thought - delivered.reasoning_bytes)
-    most = delivered.total_bytes + bounds.stop_bytes + END_TOKENS * bounds.copies
+    if hidden and not thought % REASONING_STEP_TOKENS:
+        hidden += REASONING_STEP_TOKENS - 1
+    most = delivered.total_bytes + delivered.form_bytes + bounds.stop_bytes
+    most += UNSEEN_TOKENS * bounds.copies
     return "above_bytes" if report.completion_tokens - hidden > most else None
 
 

@@ -17,6 +17,7 @@ import msgspec
 from backends.errors import ProtocolError
 from backends.types import (
     AnnotationDelta,
+    HalfUsage,
     ImageDelta,
     ReasoningDelta,
     StreamEvent,
@@ -24,7 +25,7 @@ from backends.types import (
     Usage,
 )
 from backends.wire.aws_frames import Frames, named
-from backends.wire.decoder import AnswerDecoder, Framing, count, json_text
+from backends.wire.decoder import AnswerDecoder, Framing, count, half, json_text
 from backends.wire.details import ANTHROPIC
 
 
@@ -321,13 +322,13 @@ class ConverseDecoder(AnswerDecoder):
             self.extras.setdefault("citations", []).extend(others)
 
 
-def read_usage(usage: Any) -> Usage | None:
+def read_usage(usage: Any) -> Usage | HalfUsage | None:
     """Read Converse's counts: its ``inputTokens`` are those that no cache held."""
     if not isinstance(usage, dict):
         return None
     fresh, output = count(usage.get("inputTokens")), count(usage.get("outputTokens"))
     if fresh is None or output is None:
-        return None
+        return half(fresh, output)
     read = count(usage.get("cacheReadInputTokens"))
     written = count(usage.get("cacheWriteInputTokens"))
     return Usage(fresh + (read or 0) + (written or 0), output, read, written)

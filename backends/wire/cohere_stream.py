@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from backends.errors import ProtocolError
-from backends.types import AnnotationDelta, ReasoningDelta, StreamEvent, TextDelta, Usage
-from backends.wire.decoder import AnswerDecoder, count, json_text
+from backends.types import AnnotationDelta, HalfUsage, ReasoningDelta, StreamEvent, TextDelta, Usage
+from backends.wire.decoder import AnswerDecoder, count, half, json_text
 from backends.wire.failure import stream_error
 from backends.wire.vectors import VectorsDecoder
 
@@ -163,31 +163,27 @@ class CohereEmbedDecoder(VectorsDecoder):
         self.begin(events, document.get("id"))
         meta = document.get("meta")
         billed = meta.get("billed_units") if isinstance(meta, dict) else None
-        tokens = _whole(billed, "input_tokens") if isinstance(billed, dict) else None
+        tokens = count(billed.get("input_tokens")) if isinstance(billed, dict) else None
         self.vectors(found, tokens, events)
 
 
-def _usage(usage: dict[str, Any]) -> Usage | None:
+def _usage(usage: dict[str, Any]) -> Usage | HalfUsage | None:
     """Read what the model read and wrote.
 
     ``tokens`` counts all of it, the vendor's own preamble and marks included; ``billed_units``
     leaves those out, so it is no count of what the model did, and goes out as an extra.
     """
+    found: HalfUsage | None = None
     for name in ("tokens", "billed_units"):
         counts = usage.get(name)
         if not isinstance(counts, dict):
             continue
-        prompt, completion = _whole(counts, "input_tokens"), _whole(counts, "output_tokens")
+        prompt, completion = count(counts.get("input_tokens")), count(counts.get("output_tokens"))
         if prompt is not None and completion is not None:
-            cached = count(usage.get("cached_tokens"))
-            return Usage(prompt, completion, cached, None, _whole(counts, "reasoning_tokens"))
-    return None
-
-
-def _whole(counts: dict[str, Any], name: str) -> int | None:
-    """Read a count, which the reference writes as a float."""
-    value = counts.get(name)
-    return int(value) if isinstance(value, float) and value.is_integer() else count(value)
+            cached, thought = usage.get("cached_tokens"), counts.get("reasoning_tokens")
+            return Usage(prompt, completion, count(cached), None, count(thought))
+        found = found or half(prompt, completion)
+    return found
 
 
 def _annotation(citation: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from backends.types import (
     Content,
     Finish,
     FinishReason,
+    HalfUsage,
     ResponseStart,
     StreamEvent,
     Usage,
@@ -95,7 +96,7 @@ class AnswerDecoder(ABC):
         self._whole: list[bytes] | None = None
         self.calls = ToolCalls(new_id or call_id)
         self._started = False
-        self._usage: Usage | None = None
+        self._usage: Usage | HalfUsage | None = None
         self._stale = False
         self._spoke: set[int] = set()
         self._ends: dict[int, ChoiceEnd] = {}
@@ -225,14 +226,14 @@ class AnswerDecoder(ABC):
         """Whether a choice has ended."""
         return index in self._ends
 
-    def report(self, usage: Usage | None, events: list[StreamEvent]) -> None:
+    def report(self, usage: Usage | HalfUsage | None, events: list[StreamEvent]) -> None:
         """The upstream's count of everything up to here; None changes nothing."""
         if usage is None:
             return
         self._usage, self._stale = usage, False
         if not self._started:
             self.begin(events)
-        if not self._ends:
+        if not self._ends and isinstance(usage, Usage):
             events.append(UsageUpdate(usage.prompt_tokens, usage.completion_tokens))
 
     def complete(self, events: list[StreamEvent]) -> None:
@@ -339,7 +340,14 @@ def word(value: Any) -> str | None:
 
 def count(value: Any) -> int | None:
     """Read a token count. A negative one is kept: the bill has to see it to distrust it."""
+    if value.__class__ is float and value.is_integer():
+        return int(value)
     return value if value.__class__ is int else None  # a bool is none
+
+
+def half(prompt: int | None, completion: int | None) -> HalfUsage | None:
+    """Return what there is of a report that lacks a count."""
+    return None if prompt is completion is None else HalfUsage(prompt, completion)
 
 
 def json_text(value: Any) -> str:

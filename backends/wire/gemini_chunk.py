@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from backends.types import Usage
-from backends.wire.decoder import count
+from backends.types import HalfUsage, Usage
+from backends.wire.decoder import count, half
 
 
 class PartialArg(msgspec.Struct, gc=False, rename="camel"):
@@ -158,8 +158,8 @@ def argument(piece: PartialArg) -> Any:
     return piece.string_value if piece.number_value is UNSET else piece.number_value
 
 
-def read_usage(counts: Counts, *, silent: bool) -> Usage | None:
-    """Read ``usageMetadata``; None if it does not count prompt and output.
+def read_usage(counts: Counts, *, silent: bool) -> Usage | HalfUsage | None:
+    """Read ``usageMetadata``; None if it counts neither prompt nor output.
 
     What the tools of Google's own put before the model counts as prompt, thoughts as output: so
     the two add up to ``totalTokenCount``. Zeros are left out on this wire.
@@ -171,11 +171,14 @@ def read_usage(counts: Counts, *, silent: bool) -> Usage | None:
     prompt = count(counts.prompt_token_count)
     said = count(counts.candidates_token_count)
     thought = count(counts.thoughts_token_count)
-    if prompt is None or (said is None and thought is None and not silent):
-        return None
+    completion = (said or 0) + (thought or 0)
+    if said is None and thought is None and not silent:
+        return half(prompt, None)
+    if prompt is None:
+        return half(None, completion or None)
     return Usage(
         prompt + (count(counts.tool_use_prompt_token_count) or 0),
-        (said or 0) + (thought or 0),
+        completion,
         count(counts.cached_content_token_count),
         None,
         thought,

@@ -15,13 +15,14 @@ import msgspec
 from backends.errors import ProtocolError
 from backends.types import (
     AnnotationDelta,
+    HalfUsage,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
     Usage,
     UsageUpdate,
 )
-from backends.wire.decoder import AnswerDecoder, count, json_text
+from backends.wire.decoder import AnswerDecoder, count, half, json_text
 from backends.wire.details import ANTHROPIC
 from backends.wire.failure import stream_error
 
@@ -292,10 +293,11 @@ class MessagesDecoder(AnswerDecoder):
     def _prompt(self) -> int:
         return sum(self._counts.get(name, 0) for name in _COUNTS[:3])
 
-    def _usage_now(self) -> Usage | None:
+    def _usage_now(self) -> Usage | HalfUsage | None:
         counts = self._counts
         if "input_tokens" not in counts or "output_tokens" not in counts:
-            return None
+            prompt = self._prompt() if "input_tokens" in counts else None
+            return half(prompt, counts.get("output_tokens"))
         return Usage(
             self._prompt(),
             counts["output_tokens"],

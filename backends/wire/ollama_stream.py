@@ -13,7 +13,7 @@ import msgspec
 
 from backends.errors import ProtocolError
 from backends.types import ReasoningDelta, StreamEvent, TextDelta, Usage
-from backends.wire.decoder import AnswerDecoder, count, json_text
+from backends.wire.decoder import AnswerDecoder, count, half, json_text
 from backends.wire.failure import stream_error
 from backends.wire.ndjson import NDJSONDecoder
 from backends.wire.vectors import VectorsDecoder
@@ -96,8 +96,11 @@ class OllamaDecoder(AnswerDecoder):
 
     def _finish(self, line: _Line, payload: bytes, events: list[StreamEvent]) -> None:
         self.end_choice(events, 0, line.done_reason or "stop")
-        if line.prompt_eval_count is not None and line.eval_count is not None:
-            self.report(Usage(line.prompt_eval_count, line.eval_count), events)
+        prompt, completion = line.prompt_eval_count, line.eval_count
+        if prompt is None or completion is None:
+            self.report(half(prompt, completion), events)
+        else:
+            self.report(Usage(prompt, completion), events)
         document = msgspec.json.decode(payload)
         if times := {name: document[name] for name in _TIMES if name in document}:
             self.extras["durations_ns"] = times

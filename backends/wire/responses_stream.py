@@ -22,11 +22,11 @@ from backends.types import (
     RefusalDelta,
     StreamEvent,
     TextDelta,
-    Usage,
 )
-from backends.wire.decoder import AnswerDecoder, count, json_text, word
+from backends.wire.decoder import AnswerDecoder, json_text, word
 from backends.wire.details import OPENAI
 from backends.wire.failure import stream_error
+from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
 
 Place: TypeAlias = int | str | None
@@ -296,26 +296,6 @@ _DETAILS: Final[Mapping[str, tuple[str, str]]] = {
     "thought": ("reasoning.text", "text"),
     "data": ("reasoning.encrypted", "data"),
 }
-
-
-def read_usage(document: Any) -> Usage | None:
-    """Read a ``usage`` object; None if it has no two whole token counts.
-
-    ``input_tokens`` includes cached tokens on this wire, ``output_tokens`` reasoning.
-    """
-    if not isinstance(document, dict):
-        return None
-    prompt, completion = count(document.get("input_tokens")), count(document.get("output_tokens"))
-    if prompt is None or completion is None:
-        return None
-    given, made = document.get("input_tokens_details"), document.get("output_tokens_details")
-    given = given if isinstance(given, dict) else {}
-    made = made if isinstance(made, dict) else {}
-    thought = count(made.get("reasoning_tokens"))
-    if thought and document.get("total_tokens") == prompt + completion + thought:
-        completion += thought  # counted apart, as the total shows
-    cached, written = count(given.get("cached_tokens")), count(given.get("cache_write_tokens"))
-    return Usage(prompt, completion, cached, written, thought)
 
 
 def _ending(status: str, details: Any) -> tuple[str, FinishReason | None]:

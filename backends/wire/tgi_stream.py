@@ -12,7 +12,7 @@ import msgspec
 
 from backends.errors import ProtocolError
 from backends.types import StreamEvent, TextDelta, Usage
-from backends.wire.decoder import AnswerDecoder
+from backends.wire.decoder import AnswerDecoder, half
 from backends.wire.failure import stream_error
 
 _STOPPED: Final = "stop_sequence"
@@ -104,8 +104,11 @@ class TGIDecoder(AnswerDecoder):
         prompt = details.input_length
         if prompt is None and details.prefill:
             prompt = len(details.prefill)
-        if prompt is not None and details.generated_tokens is not None:
-            self.report(Usage(prompt, details.generated_tokens), events)
+        completion = details.generated_tokens
+        if prompt is None or completion is None:
+            self.report(half(prompt, completion), events)
+        else:
+            self.report(Usage(prompt, completion), events)
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -28,6 +28,7 @@ from backends.types import (
     StreamEvent,
     TextDelta,
     ToolCallDelta,
+    Usage,
 )
 from tests.recordings import readers
 from tests.recordings.cases import Case, decoder
@@ -106,13 +107,10 @@ def _ending(
     if finish.dropped_events:
         yield f"{finish.dropped_events} events were dropped"
     usage = finish.usage
-    counted = usage and Tokens(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.cached_tokens,
-        usage.cache_write_tokens,
-        usage.reasoning_tokens,
-    )
+    counted = usage and Tokens(usage.prompt_tokens, usage.completion_tokens)
+    if counted and isinstance(usage, Usage):
+        counted.cached, counted.cache_write = usage.cached_tokens, usage.cache_write_tokens
+        counted.reasoning = usage.reasoning_tokens
     if counted != expected.usage:
         yield f"usage is {counted}, expected {expected.usage}"
 

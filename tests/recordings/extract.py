@@ -13,8 +13,8 @@ STOP, LENGTH, CALLS, FILTER, ERROR = "stop", "length", "tool_calls", "content_fi
 class Tokens:
     """Counts as the wire reports them, with the house's meaning; None is unknown."""
 
-    prompt: int
-    completion: int
+    prompt: int | None
+    completion: int | None
     cached: int | None = None
     cache_write: int | None = None
     reasoning: int | None = None
@@ -91,7 +91,7 @@ def parsed(arguments: str | None) -> Any:
 
 
 def tokens(prompt: int | None, completion: int | None, **details: int | None) -> Tokens | None:
-    """Return counts, or None where both of the two that matter were not reported."""
+    """Return counts, or None where neither of the two that matter was reported."""
     if prompt is None and completion is None:
         return None
-    return Tokens(prompt or 0, completion or 0, **details)
+    return Tokens(prompt, completion, **details)

@@ -23,6 +23,7 @@ from backends.types import (
     AnnotationDelta,
     ChoiceEnd,
     Finish,
+    HalfUsage,
     ImageDelta,
     ReasoningDelta,
     ResponseStart,
@@ -444,12 +445,12 @@ def test_every_signature_is_an_entry_of_its_own() -> None:
         ({**USAGE, "thoughtsTokenCount": 5}, Usage(7, 8, reasoning_tokens=5)),
         ({**USAGE, "cachedContentTokenCount": 4}, Usage(7, 3, cached_tokens=4)),
         ({**USAGE, "toolUsePromptTokenCount": 100}, Usage(107, 3)),
-        ({"promptTokenCount": 7, "totalTokenCount": 7}, None),
+        ({"promptTokenCount": 7, "totalTokenCount": 7}, HalfUsage(7, None)),
         ({"trafficType": "ON_DEMAND"}, None),
-        ({"promptTokenCount": "7", "candidatesTokenCount": 3}, None),
+        ({"promptTokenCount": "7", "candidatesTokenCount": 3}, HalfUsage(None, 3)),
     ],
 )
-def test_usage_counts_all_that_is_paid_for(document: Any, usage: Usage | None) -> None:
+def test_usage_counts_all_that_is_paid_for(document: Any, usage: Usage | HalfUsage | None) -> None:
     """Prompt with what tools put before it and with cached tokens; output with thoughts."""
     events = events_of(chunk(part("ok", finish="STOP"), usageMetadata=document))
     assert finish_of(events).usage == usage

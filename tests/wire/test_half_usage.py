@@ -1,4 +1,4 @@
-"""A count of the prompt alone, or of the answer alone, is no usage: unknown, never 0."""
+"""A count of the prompt alone, or of the answer alone, is half a report: never 0 for the rest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.types import Finish, Usage
+from backends.types import Finish, HalfUsage, Usage
 from backends.wire.bedrock_stream import ConverseDecoder
 from backends.wire.cohere_stream import CohereDecoder
 from backends.wire.completions_stream import CompletionsDecoder
@@ -109,7 +109,7 @@ WIRES: dict[str, tuple[Callable[[], AnswerDecoder], tuple[str, str], Answer]] = 
 }
 
 
-def usage_of(decoder: AnswerDecoder, document: dict[str, Any]) -> Usage | None:
+def usage_of(decoder: AnswerDecoder, document: dict[str, Any]) -> Usage | HalfUsage | None:
     """Return what a whole answer says of its usage."""
     events = [*decoder.feed(json.dumps(document).encode()), *decoder.end()]
     assert decoder.failure is None
@@ -119,14 +119,15 @@ def usage_of(decoder: AnswerDecoder, document: dict[str, Any]) -> Usage | None:
 
 
 @pytest.mark.parametrize(("decoder", "names", "answer"), WIRES.values(), ids=WIRES)
-def test_both_counts_or_none(
+def test_what_was_counted_is_kept_and_the_rest_is_unknown(
     decoder: Callable[[], AnswerDecoder], names: tuple[str, str], answer: Answer
 ) -> None:
     """A zero in the place of what nobody counted would be a free part of an answer."""
     prompt, completion = names
     assert usage_of(decoder(), answer({prompt: 3, completion: 2})) == Usage(3, 2)
-    for counts in ({prompt: 3}, {completion: 2}, {}):
-        assert usage_of(decoder(), answer(counts)) is None
+    assert usage_of(decoder(), answer({prompt: 3})) == HalfUsage(3, None)
+    assert usage_of(decoder(), answer({completion: 2})) == HalfUsage(None, 2)
+    assert usage_of(decoder(), answer({})) is None
 
 
 @pytest.mark.parametrize(("decoder", "names", "answer"), WIRES.values(), ids=WIRES)
@@ -135,7 +136,7 @@ def test_a_kind_that_is_not_counted_is_none(
 ) -> None:
     """Cached, written and reasoning tokens, too."""
     found = usage_of(decoder(), answer(dict.fromkeys(names, 1)))
-    assert found is not None
+    assert isinstance(found, Usage)
     kinds = (found.cached_tokens, found.cache_write_tokens, found.reasoning_tokens)
     assert kinds == (None, None, None)
 

@@ -16,6 +16,7 @@ from backends.types import (
     AnnotationDelta,
     ChoiceEnd,
     Finish,
+    HalfUsage,
     ReasoningDelta,
     ResponseStart,
     StreamEvent,
@@ -160,7 +161,8 @@ def test_usage_that_is_not_of_the_whole_answer_is_unknown() -> None:
     """The start's count alone says nothing of the end: None, and not 1."""
     given = {"input_tokens": 12, "output_tokens": 1}
     assert finish(decoded(start(given), *text(0, "x"), *end())).usage is None
-    assert finish(decoded(start(), *text(0, "x"), *end(usage={"output_tokens": 2}))).usage is None
+    half = finish(decoded(start(), *text(0, "x"), *end(usage={"output_tokens": 2}))).usage
+    assert half == HalfUsage(None, 2)
 
 
 def test_input_that_comes_whole_with_its_block_is_the_arguments() -> None:

@@ -13,6 +13,7 @@ from backends.errors import ProtocolError, RequestRejected, StreamTruncated, Ups
 from backends.types import (
     ChoiceEnd,
     Finish,
+    HalfUsage,
     ReasoningDelta,
     ResponseStart,
     TextDelta,
@@ -93,11 +94,11 @@ def test_the_servers_words_are_understood(word: str | None, reason: Any) -> None
     assert events[-1] == Finish((ChoiceEnd(0, reason, word or "stop"),), None)
 
 
-def test_half_a_count_is_none() -> None:
+def test_half_a_count_is_half_a_report() -> None:
     """A prompt that was cached is not counted there."""
     events, _ = feed(OllamaDecoder(), lines(said(content="a"), done(eval_count=1)))
     assert isinstance(events[-1], Finish)
-    assert events[-1].usage is None
+    assert events[-1].usage == HalfUsage(None, 1)
 
 
 def test_an_error_line_ends_the_answer_after_what_was_said() -> None:

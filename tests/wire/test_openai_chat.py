@@ -29,6 +29,7 @@ from backends.types import (
     Cost,
     Delta,
     Finish,
+    HalfUsage,
     ImageDelta,
     ReasoningDelta,
     RefusalDelta,
@@ -390,10 +391,13 @@ def test_counts_after_the_end_are_no_running_counts() -> None:
         (None, None),
         ({}, None),
         ([], None),
-        ({"prompt_tokens": 1}, None),
-        ({"prompt_tokens": 1, "completion_tokens": None}, None),
-        ({"prompt_tokens": 1, "completion_tokens": 2.5}, None),
-        ({"prompt_tokens": True, "completion_tokens": 1}, None),
+        ({"prompt_tokens": True, "completion_tokens": "1"}, None),
+        ({"prompt_tokens": 1}, HalfUsage(1, None)),
+        ({"prompt_tokens": 1, "completion_tokens": None}, HalfUsage(1, None)),
+        ({"prompt_tokens": 1, "completion_tokens": 2.5}, HalfUsage(1, None)),
+        ({"prompt_tokens": True, "completion_tokens": 1}, HalfUsage(None, 1)),
+        ({"prompt_tokens": 1.0, "completion_tokens": 2.0}, Usage(1, 2)),
+        ({"input_tokens": 1, "output_tokens": 2}, Usage(1, 2)),
         (usage(1, 2), Usage(1, 2)),
         (usage(-1, 2), Usage(-1, 2)),
         (usage(1, 2, prompt_tokens_details=[]), Usage(1, 2)),
@@ -411,10 +415,19 @@ def test_counts_after_the_end_are_no_running_counts() -> None:
             },
             Usage(9, 11, reasoning_tokens=3),
         ),
+        (
+            {
+                "prompt_tokens": 28,
+                "completion_tokens": 9,
+                "total_tokens": 37,
+                "completion_tokens_details": {"reasoning_tokens": 69},
+            },
+            Usage(28, 78, reasoning_tokens=69),
+        ),
     ],
 )
-def test_usage_is_read_or_unknown(document: Any, read: Usage | None) -> None:
-    """None where two whole counts are not there; reasoning that a total shows apart is added."""
+def test_usage_is_read_or_unknown(document: Any, read: Usage | HalfUsage | None) -> None:
+    """What is counted is kept; reasoning apart, by the total or as it is more, is added."""
     assert read_usage(document) == read
 
 

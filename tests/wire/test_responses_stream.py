@@ -30,6 +30,7 @@ from backends.types import (
     ChatRequest,
     ChoiceEnd,
     Finish,
+    HalfUsage,
     ReasoningDelta,
     ResponseStart,
     StreamEvent,
@@ -314,12 +315,12 @@ def test_what_came_before_a_failure_is_kept() -> None:
     assert choice_of(late).text == "Hé there"
 
 
-def test_usage_without_two_counts_is_unknown_and_reasoning_apart_is_added() -> None:
+def test_usage_with_one_count_is_half_a_report_and_reasoning_apart_is_added() -> None:
     """Unknown is None, never 0; the total shows what was counted apart."""
     apart = {**USAGE, "total_tokens": 32}
     for usage, wanted in (
         (None, None),
-        ({"input_tokens": 3}, None),
+        ({"input_tokens": 3}, HalfUsage(3, None)),
         (apart, Usage(20, 12, 4, None, 3)),
     ):
         events, _ = read(json.dumps({**DONE, "usage": usage}).encode())

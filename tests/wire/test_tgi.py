@@ -16,7 +16,15 @@ from backends.errors import (
     RequestRejected,
     StreamTruncated,
 )
-from backends.types import ChoiceEnd, Finish, FinishReason, ResponseStart, TextDelta, Usage
+from backends.types import (
+    ChoiceEnd,
+    Finish,
+    FinishReason,
+    HalfUsage,
+    ResponseStart,
+    TextDelta,
+    Usage,
+)
 from backends.wire.completions_request import decode_request
 from backends.wire.tgi_request import encode_request
 from backends.wire.tgi_stream import TGIDecoder
@@ -61,15 +69,21 @@ def test_text_comes_without_marks_however_the_bytes_are_split(cuts: list[int]) -
     [
         (token("</s>", special=True, generated_text="a", details=None), "eos_token", "stop"),
         (token("a", generated_text="a", details=None), "length", "length"),
-        (last("length", generated_tokens=2), "length", "length"),
     ],
 )
 def test_without_details_the_last_token_says_why_it_ended(
     event: dict[str, Any], word: str, reason: Any
 ) -> None:
-    """And usage stays unknown: half a count is none."""
+    """And usage stays unknown."""
     events, _ = feed(TGIDecoder(), sse(token("a"), event))
     assert events[-1] == Finish((ChoiceEnd(0, reason, word),), None)
+
+
+def test_a_prompt_that_nobody_counted_leaves_half_a_report() -> None:
+    """Servers that say nothing of the input, or list none of its tokens."""
+    events, _ = feed(TGIDecoder(), sse(token("a"), last("length", generated_tokens=2, prefill=[])))
+    end = (ChoiceEnd(0, "length", "length"),)
+    assert events[-1] == Finish(end, HalfUsage(None, 2))
 
 
 def test_tokens_of_the_prompt_are_counted_where_they_are_listed() -> None:
@@ -112,7 +126,8 @@ def test_a_whole_answer_says_the_same() -> None:
     for body, reason, word in ends:
         events, failure = feed(TGIDecoder(), body)
         assert failure is None
-        assert events[1:] == [TextDelta(0, "hi"), Finish((ChoiceEnd(0, reason, word),), None)]
+        usage = HalfUsage(None, 1) if b"generated_tokens" in body else None
+        assert events[1:] == [TextDelta(0, "hi"), Finish((ChoiceEnd(0, reason, word),), usage)]
 
 
 def test_another_tasks_answer_is_none() -> None:

@@ -143,11 +143,15 @@ def put(arguments: dict[str, Any], piece: types.PartialArg) -> None:
 
 def count(extract: Extract, given: types.GenerateContentResponseUsageMetadata | None) -> None:
     """Take the newest counts: prompt with what tools added, output with thoughts."""
-    if given is None or given.prompt_token_count is None:
+    if given is None:
+        return
+    output = (given.candidates_token_count or 0) + (given.thoughts_token_count or 0)
+    if given.prompt_token_count is None:
+        extract.usage = Tokens(None, output) if output else None
         return
     extract.usage = Tokens(
         given.prompt_token_count + (given.tool_use_prompt_token_count or 0),
-        (given.candidates_token_count or 0) + (given.thoughts_token_count or 0),
+        output,
         cached=given.cached_content_token_count,
         reasoning=given.thoughts_token_count,
     )

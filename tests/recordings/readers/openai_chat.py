@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.recordings.extract import CALLS, FILTER, LENGTH, STOP, Extract, Said, Tokens, parsed
+from tests.recordings.extract import (
+    CALLS,
+    FILTER,
+    LENGTH,
+    STOP,
+    Extract,
+    Said,
+    Tokens,
+    parsed,
+    tokens,
+)
 from tests.recordings.readers.openai_sdk import client, events
 
 WORDS = {
@@ -100,24 +110,26 @@ def of_groq(chunk: dict[str, Any]) -> Any:
 def usage(given: Any) -> Tokens | None:
     """Read a usage object.
 
-    Where the total says that reasoning came on top (xAI), it is added to the completion.
+    Where the total says that reasoning came on top (xAI), or it is more than the whole completion
+    (Vercel's gateway for Google), it is added to the completion.
     """
     if not given:
         return None
     prompt, completion = given.get("prompt_tokens"), given.get("completion_tokens")
-    if prompt is None and completion is None:
-        return None
+    if prompt is None or completion is None:
+        return tokens(prompt, completion)
     of_prompt = given.get("prompt_tokens_details") or {}
     of_completion = given.get("completion_tokens_details") or {}
-    counted = Tokens(prompt or 0, completion or 0)
+    counted = Tokens(prompt, completion)
     counted.cached = first((of_prompt, "cached_tokens"), *((given, name) for name in CACHED))
     counted.cache_write = first(
         (of_prompt, "cache_write_tokens"), (given, "cache_creation_input_tokens")
     )
     counted.reasoning = of_completion.get("reasoning_tokens")
-    apart = counted.prompt + counted.completion + (counted.reasoning or 0)
-    if counted.reasoning and given.get("total_tokens") == apart:
-        counted.completion += counted.reasoning
+    thought = counted.reasoning or 0
+    apart = given.get("total_tokens") == prompt + completion + thought
+    if apart or thought > completion:
+        counted.completion = completion + thought
     return counted
 
 

@@ -40,7 +40,6 @@ def end(extract: Extract, details: dict[str, Any] | None) -> None:
     if details:
         said.end(WORDS, details["finish_reason"])
         read_tokens = details.get("input_length") or len(details.get("prefill") or ()) or None
-        if read_tokens is not None:
-            extract.usage = tokens(read_tokens, details.get("generated_tokens"))
+        extract.usage = tokens(read_tokens, details.get("generated_tokens"))
     else:
         said.finish = STOP

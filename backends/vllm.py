@@ -1,6 +1,6 @@
-"""vLLM's own server: chat or plain completions, with counts in every chunk, and its health.
+"""vLLM's own server: chat or plain completions, counts in every chunk and before any; its health.
 
-Source: docs.vllm.ai, "OpenAI-Compatible Server".
+Source: docs.vllm.ai, "OpenAI-Compatible Server"; requests of ``/tokenize`` as of vLLM 0.32.
 """
 
 from __future__ import annotations
@@ -8,15 +8,35 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
+from typing import Annotated, Final
 
 import msgspec
 
 from backends.base import BackendConfig, Probe
+from backends.errors import ProtocolError
 from backends.openai_like import Call, OpenAILike, need_address
 from backends.probing import asked
-from backends.transport import Transport
+from backends.transport import Post, Transport
 from backends.types import ChatRequest
-from backends.vendors import API, vendor
+from backends.vendors import API, Vendor, vendor
+
+_TEMPLATE: Final = frozenset(
+    {"add_generation_prompt", "add_special_tokens", "chat_template", "chat_template_kwargs"}
+    | {"continue_final_message"}
+)
+"""Fields of a caller's own that change how a prompt is written, and that ``/tokenize`` takes."""
+
+_PROMPT: Final = frozenset({"model", "messages", "prompt", "tools"}) | _TEMPLATE
+_HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+
+
+class _Counted(msgspec.Struct):
+    """What ``/tokenize`` answers, without the tokens."""
+
+    count: Annotated[int, msgspec.Meta(ge=1)]
+
+
+_decode = msgspec.json.Decoder(_Counted).decode
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,6 +63,12 @@ def build(config: BackendConfig) -> VLLM:
 class VLLM(OpenAILike):
     """One model of one server."""
 
+    def __init__(self, config: BackendConfig, row: Vendor, api: API | None = None) -> None:
+        """See ``OpenAILike``; the server's own pages stand beside its API."""
+        super().__init__(config, row, api)
+        root = config.base_url.rstrip("/").removesuffix("/v1")
+        self._beside = Transport(dataclasses.replace(config, base_url=root))
+
     def call(self, request: ChatRequest) -> Call:
         """See ``OpenAILike``; running counts make what a cut answer delivered exact."""
         call = super().call(request)
@@ -56,13 +82,36 @@ class VLLM(OpenAILike):
 
     async def probe(self, *, deadline: float) -> Probe:
         """See ``OpenAILike``; its health, which stands beside the API, comes first."""
-        root = self.config.base_url.rstrip("/").removesuffix("/v1")
-        beside = Transport(dataclasses.replace(self.config, base_url=root))
-        try:
-            health = await asked(beside, self._auth, "/health", read=None, deadline=deadline)
-        finally:
-            await beside.aclose()
+        health = await asked(self._beside, self._auth, "/health", read=None, deadline=deadline)
         return await super().probe(deadline=deadline) if health.ok else health
+
+    async def count(self, request: ChatRequest) -> int | None:
+        """Ask ``/tokenize``; see ``backends.base.Counting``.
+
+        It knows nothing of other fields that change a prompt: tools that are not to be called,
+        which some servers leave out, and most that a caller sends to this server alone.
+        """
+        own = request.provider.options.get(self.config.options_key, {})
+        if own.keys() - _TEMPLATE or request.params.get("tool_choice") == "none":
+            return None
+        prompt = {k: v for k, v in self.call(request).body.items() if k in _PROMPT}
+        if "messages" in prompt:
+            prompt.setdefault("add_generation_prompt", True)
+        elif not isinstance(prompt.get("prompt"), str):
+            return None
+        body = msgspec.json.encode(prompt)
+        await self._auth.ready()
+        headers = {**_HEADERS, **self._auth.headers(self._beside.url("/tokenize"), body)}
+        answer = await self._beside.post(Post("/tokenize", headers, body))
+        try:
+            return _decode(await answer.whole()).count
+        except msgspec.DecodeError as error:
+            raise ProtocolError("what the server's /tokenize answers is no count") from error
+
+    async def aclose(self) -> None:
+        """See ``OpenAILike``."""
+        await self._beside.aclose()
+        await super().aclose()
 
     def _salt(self, account: str) -> str:
         """Return what keeps an account's cached prefixes apart from those of others.

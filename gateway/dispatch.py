@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from backends.errors import (
     BackendError,
     ContextLengthExceeded,
@@ -25,7 +23,7 @@ from gateway.cashier import Cashier
 from gateway.clock import Ticker, TimedOut, Watch
 from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import AllFailed, ErrorReply, NoRoute, UnknownModel, internal, reply_for
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, narrowed
 from gateway.settings import ServerSettings
 from gateway.telemetry import Metrics
 from policies.charging import Bill, Outcome
@@ -246,7 +244,8 @@ class Dispatcher:
         watch, sink, now = client.watch, client.sink, self._now
         opened = now()
         deadline, stall_s = opened + endpoint.total_s, endpoint.stall_s
-        request = narrowed(exchange)
+        assert exchange.candidate is not None
+        request = narrowed(exchange.request, exchange.candidate)
         whole = request.operation == "embeddings"
         first_s = endpoint.whole_s if whole else endpoint.first_token_s
         early: list[StreamEvent] = []  # citations before any content, which commit nothing
@@ -332,22 +331,6 @@ class Dispatcher:
         settings = self._parts.settings
         bound_ms = min(settings.retry_cap_ms, settings.retry_base_ms * 2.0**failures)
         return max(error.retry_after_s or 0.0, self._parts.rng.uniform(0, bound_ms / 1000))
-
-
-def narrowed(exchange: Exchange) -> ChatRequest:
-    """Return the request as the current candidate gets it: only fields it honors, bounded."""
-    request, candidate = exchange.request, exchange.candidate
-    assert candidate is not None
-    view, params = candidate.view, request.params
-    # A window is no limit to send: it holds the prompt as well.
-    windowed = view.max_output_tokens is None and candidate.output_bound == view.context_tokens
-    bounded = request.max_tokens is not None or view.caps_output or not windowed
-    bounded &= request.operation != "embeddings"
-    if lacking := view.lacks(params.keys()):
-        params = {name: value for name, value in params.items() if name not in lacking}
-    return msgspec.structs.replace(
-        request, params=params, output_bound=candidate.output_bound if bounded else None
-    )
 
 
 def _has_content(events: Sequence[StreamEvent]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from backends.types import AnswerHead, ChatRequest, ChoiceEnd, Cost, Usage
 from backends.wire.dialect import Dialect
 from gateway.auth import Caller
@@ -149,6 +151,20 @@ class Exchange:
         if self.candidate is None:
             return Bill(Usage(0, 0), Cost(0), 0)
         return bill(outcome, self.report, self.delivered, self.bounds, self.candidate.view.tariff)
+
+
+def narrowed(request: ChatRequest, candidate: Candidate) -> ChatRequest:
+    """Return a request as a candidate gets it: only fields that it honors, bounded."""
+    view, params = candidate.view, request.params
+    # A window is no limit to send: it holds the prompt as well.
+    windowed = view.max_output_tokens is None and candidate.output_bound == view.context_tokens
+    bounded = request.max_tokens is not None or view.caps_output or not windowed
+    bounded &= request.operation != "embeddings"
+    if lacking := view.lacks(params.keys()):
+        params = {name: value for name, value in params.items() if name not in lacking}
+    return msgspec.structs.replace(
+        request, params=params, output_bound=candidate.output_bound if bounded else None
+    )
 
 
 def tokens_by_kind(usage: Usage) -> dict[str, int]:

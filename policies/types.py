@@ -42,9 +42,6 @@ class EndpointView(msgspec.Struct, frozen=True):
     max_output_tokens: int | None = None
     caps_output: bool = False
     max_image_tokens: int = 0
-    tokenizer: str = ""
-    """What counts its prompts exactly; empty where nothing is named."""
-
     available: bool = True
     """False while its breaker is open."""
 

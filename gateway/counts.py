@@ -1,0 +1,97 @@
+"""Counts prompts exactly where that decides something (design decision 11).
+
+An endpoint's prompts are counted by the tokenizer that it names, else by its upstream where that
+offers it. Where nobody can say, the bound by bytes stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from backends.base import Counting
+from backends.types import ChatRequest
+from gateway.endpoints import Endpoint, EndpointTable
+from gateway.exchange import Exchange, narrowed
+from gateway.tokens import NO_TEXT, Tokens, plain_text, whole_text
+from policies.planner import overhead_tokens, recounted
+from policies.types import Candidate
+
+
+class PromptCounts:
+    """What is known of prompts beyond their bytes."""
+
+    def __init__(self, tokens: Tokens, table: EndpointTable) -> None:
+        """Keep who counts, and for which endpoints."""
+        self._tokens = tokens
+        self._table = table
+
+    async def of_texts(self, account: str, endpoint: Endpoint, request: ChatRequest) -> int | None:
+        """Return the count of a request's texts and tools; None where nobody says it.
+
+        An upstream's own has what its template adds, too.
+        """
+        if request.required & NO_TEXT:
+            return None
+        if endpoint.tokenizer:
+            return await self._tokens.count(account, endpoint.tokenizer, plain_text(request))
+        if isinstance(endpoint.backend, Counting):
+            return await self._tokens.count_at(account, endpoint.backend, request)
+        return None
+
+    async def fit_credit(self, exchange: Exchange, available: int) -> bool:
+        """Hold candidates by count where that may make them affordable; False if for none.
+
+        It may where the prompt has a price there and the output alone fits the credit.
+        """
+        request, plan = exchange.request, exchange.plan
+        if request.required & NO_TEXT:
+            return False
+        overhead = overhead_tokens(request.required)
+        wanted = [
+            candidate
+            for candidate in plan.candidates
+            if recounted(candidate, overhead, request.n).hold_nanodollars <= available
+            and available < candidate.hold_nanodollars
+        ]
+        text = whole_text if request.operation == "chat" else None
+        counts = await self._counted(exchange, wanted, text)
+        candidates = tuple(
+            recounted(candidate, counts[candidate.view.id] + overhead, request.n)
+            if candidate.view.id in counts
+            else candidate
+            for candidate in plan.candidates
+        )
+        exchange.plan = msgspec.structs.replace(plan, candidates=candidates)
+        return bool(counts)
+
+    async def _counted(
+        self,
+        exchange: Exchange,
+        candidates: Iterable[Candidate],
+        text: Callable[[ChatRequest], str] | None,
+    ) -> dict[str, int]:
+        """Return the counts that can be had, by endpoint; each tokenizer is asked once.
+
+        Args:
+            exchange: whose prompt it is.
+            candidates: where it may go.
+            text: what tokenizers are to count; None where no text would do.
+        """
+        request, account = exchange.request, exchange.caller.account
+        by_tokenizer: dict[str, int | None] = {}
+        counts: dict[str, int] = {}
+        for candidate in candidates:
+            endpoint = self._table.endpoint(candidate.view.id)
+            count, name = None, endpoint.tokenizer
+            if name and text is not None:
+                if name not in by_tokenizer:
+                    by_tokenizer[name] = await self._tokens.count(account, name, text(request))
+                count = by_tokenizer[name]
+            elif not name and isinstance(endpoint.backend, Counting):
+                asked = narrowed(request, candidate)
+                count = await self._tokens.count_at(account, endpoint.backend, asked)
+            if count is not None:
+                counts[endpoint.id] = count
+        return counts

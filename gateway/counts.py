@@ -6,17 +6,28 @@ offers it. Where nobody can say, the bound by bytes stands.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final
 
 import msgspec
 
 from backends.base import Counting
 from backends.types import ChatRequest
 from gateway.endpoints import Endpoint, EndpointTable
+from gateway.errors import NoRoute
 from gateway.exchange import Exchange, narrowed
-from gateway.tokens import NO_TEXT, Tokens, plain_text, whole_text
+from gateway.tokens import NO_TEXT, Tokens, least_text, plain_text, whole_text
+from policies.feasible import too_long
 from policies.planner import overhead_tokens, recounted
 from policies.types import Candidate
+
+WINDOW_S: Final = 2.0
+"""How long counts may take that only spare an upstream a refusal."""
+
+SHORTENING: Final = frozenset({"responses.truncation"})
+"""Fields by which a prompt is made to fit at the upstream; a caller's own fields may do it, too."""
 
 
 class PromptCounts:
@@ -66,6 +77,36 @@ class PromptCounts:
         exchange.plan = msgspec.structs.replace(plan, candidates=candidates)
         return bool(counts)
 
+    async def fit_window(self, exchange: Exchange) -> None:
+        """Leave out candidates whose window surely has no room for prompt and output.
+
+        Sure is the least that the model gets, by a tokenizer, and an upstream's own count. Where
+        nobody says it in time a candidate stays, and its upstream decides.
+
+        Raises:
+            NoRoute: no candidate is left.
+        """
+        request, plan = exchange.request, exchange.plan
+        if request.required & SHORTENING:
+            return
+        options = request.provider.options
+        tight = [c for c in plan.candidates if c.tight and not options.get(c.view.provider)]
+        counts: dict[str, int] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WINDOW_S):
+                counts = await self._counted(exchange, tight, least_text)
+        full = {
+            candidate.view.id: rejection
+            for candidate in tight
+            if (count := counts.get(candidate.view.id)) is not None
+            and (rejection := too_long(candidate.view, count, request.max_tokens))
+        }
+        kept = tuple(c for c in plan.candidates if c.view.id not in full)
+        plan = plan.keeping(kept, lambda candidate: full[candidate.view.id])
+        if not kept:
+            raise NoRoute(plan.rejections)
+        exchange.plan = plan
+
     async def _counted(
         self,
         exchange: Exchange,
@@ -80,6 +121,7 @@ class PromptCounts:
             text: what tokenizers are to count; None where no text would do.
         """
         request, account = exchange.request, exchange.caller.account
+        texts_only = not request.required & NO_TEXT
         by_tokenizer: dict[str, int | None] = {}
         counts: dict[str, int] = {}
         for candidate in candidates:
@@ -89,7 +131,7 @@ class PromptCounts:
                 if name not in by_tokenizer:
                     by_tokenizer[name] = await self._tokens.count(account, name, text(request))
                 count = by_tokenizer[name]
-            elif not name and isinstance(endpoint.backend, Counting):
+            elif not name and texts_only and isinstance(endpoint.backend, Counting):
                 asked = narrowed(request, candidate)
                 count = await self._tokens.count_at(account, endpoint.backend, asked)
             if count is not None:

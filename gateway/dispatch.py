@@ -21,6 +21,7 @@ from backends.errors import (
 from backends.types import CONTENT, DELTAS, ChatRequest, Finish, StreamEvent
 from gateway.cashier import Cashier
 from gateway.clock import Ticker, TimedOut, Watch
+from gateway.counts import PromptCounts
 from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import AllFailed, ErrorReply, NoRoute, UnknownModel, internal, reply_for
 from gateway.exchange import Exchange, narrowed
@@ -59,6 +60,7 @@ class Parts:
     """What a dispatcher is made of; wiring fills it."""
 
     table: EndpointTable
+    counts: PromptCounts
     cashier: Cashier
     ticker: Ticker
     metrics: Metrics
@@ -122,6 +124,10 @@ class Dispatcher:
         metrics = self._parts.metrics
         try:
             exchange.plan = self._plan(exchange)
+            for candidate in exchange.plan.candidates:
+                if candidate.tight:
+                    await self._parts.counts.fit_window(exchange)
+                    break
             await self._parts.cashier.reserve(exchange)
         except Exception as error:
             reply = _note(exchange, error)

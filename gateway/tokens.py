@@ -34,20 +34,33 @@ def whole_text(request: ChatRequest) -> str:
     return msgspec.json.encode(document).decode()
 
 
+def least_text(request: ChatRequest) -> str:
+    """Return a text with at most as many tokens as the prompt: what no template leaves out.
+
+    Not tools and calls, which it may say in fewer words than JSON has; not what a model thought
+    before it spoke, which many are not told again; not the white space around a text.
+    """
+    texts = [text for message in request.messages for text in _said(message)]
+    return "\n".join([text.rpartition("</think>")[2].strip() for text in texts])
+
+
 def plain_text(request: ChatRequest) -> str:
     """Return what the messages say, and the tools: what a count of the prompt is about."""
     texts: list[str] = []
     for message in request.messages:
-        content = message.get("content") or ()
-        if isinstance(content, str):
-            texts.append(content)
-        else:
-            texts += [part[part["type"]] for part in content if part["type"] in ("text", "refusal")]
+        texts += _said(message)
         for call in message.get("tool_calls") or ():
             texts += [call["function"]["name"], call["function"]["arguments"]]
     if tools := request.params.get("tools"):
         texts.append(msgspec.json.encode(tools).decode())
     return "\n".join(texts)
+
+
+def _said(message: dict[str, Any]) -> list[str]:
+    content = message.get("content") or ()
+    if isinstance(content, str):
+        return [content]
+    return [part[part["type"]] for part in content if part["type"] in ("text", "refusal")]
 
 
 UPSTREAM_S: Final = 2.0

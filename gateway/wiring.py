@@ -104,6 +104,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         metrics.label = table.label
         parts = Parts(
             table=table,
+            counts=counts,
             cashier=cashier,
             ticker=ticker,
             metrics=metrics,

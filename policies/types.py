@@ -95,13 +95,16 @@ class Candidate(NamedTuple):
     dropped: tuple[str, ...] = ()
     """Fields that are left out here because the caller allowed it."""
 
+    tight: bool = False
+    """By its bytes the prompt may leave no room for the output in the window: a count may tell."""
+
 
 class Rejection(msgspec.Struct, frozen=True):
     """Why an endpoint is not in the plan."""
 
     endpoint: str
     reason: str
-    """Machine-readable: ``fields``, ``max_tokens``, ``context``, ``unhealthy`` ..."""
+    """Machine-readable: ``fields``, ``max_tokens``, ``context_length``, ``unhealthy`` ..."""
 
     detail: str
     fields: tuple[str, ...] = ()

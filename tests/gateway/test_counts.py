@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from backends.types import ChatRequest, Native
-from gateway.tokens import plain_text, whole_text
+from gateway.tokens import least_text, plain_text, whole_text
 from tests.gateway_harness import Gateway, fake, model, running, settings, until
 from tests.upstream import Upstream, answer, replies, serving, streams
 
@@ -315,8 +315,25 @@ def test_what_is_counted_for_a_hold_has_everything_that_is_sent() -> None:
         "two",
         '[{"type":"function"}]',
     ]
+    assert least_text(request) == "one\ntwo"
     native = Native("messages", {"system": "three"})
     own = ChatRequest(
         models=("m",), messages=(), params={}, required=frozenset(), prompt_bytes=1, native=native
     )
     assert whole_text(own) == '{"system":"three"}'
+
+
+def test_what_is_counted_for_a_window_has_nothing_that_a_template_leaves_out() -> None:
+    """Neither thoughts of earlier turns nor white space around texts."""
+    request = ChatRequest(
+        models=("m",),
+        messages=(
+            {"role": "user", "content": "  one \n"},
+            {"role": "assistant", "content": "<think>long</think>\n\ntwo", "reasoning": "three"},
+            {"role": "user", "content": [{"type": "text", "text": "four"}, IMAGE]},
+        ),
+        params={"tools": [{"type": "function"}]},
+        required=frozenset(),
+        prompt_bytes=100,
+    )
+    assert least_text(request) == "one\ntwo\nfour"

@@ -1,19 +1,21 @@
 """vLLM's own server: chat or plain completions, counts in every chunk and before any; its health.
 
-Source: docs.vllm.ai, "OpenAI-Compatible Server"; requests of ``/tokenize`` as of vLLM 0.32.
+Source: docs.vllm.ai, "OpenAI-Compatible Server" and "Metrics"; ``/tokenize`` as of vLLM 0.32.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import hmac
 from typing import Annotated, Final
 
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
 
 from backends.base import BackendConfig, Probe
-from backends.errors import ProtocolError
+from backends.errors import BackendError, ProtocolError
 from backends.openai_like import Call, OpenAILike, need_address
 from backends.probing import asked
 from backends.transport import Post, Transport
@@ -35,6 +37,14 @@ class _Counted(msgspec.Struct):
 
     count: Annotated[int, msgspec.Meta(ge=1)]
 
+
+_LOAD: Final = {
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "vllm:gpu_cache_usage_perc": "full",  # what it was called before
+    "vllm:kv_cache_usage_perc": "full",
+}
+"""Gauges of its metrics, one for each engine."""
 
 _decode = msgspec.json.Decoder(_Counted).decode
 
@@ -60,6 +70,22 @@ def build(config: BackendConfig) -> VLLM:
     return VLLM(config, vendor("vllm"), msgspec.convert(dict(config.options), Options).api)
 
 
+def load_of(page: str) -> str:
+    """Say how busy a server is by the page of its metrics: all its engines, the fullest cache.
+
+    Raises:
+        ValueError: it is no such page.
+    """
+    values: dict[str, list[float]] = {}
+    for family in text_string_to_metric_families(page):
+        if family.samples and (name := _LOAD.get(family.name)):
+            values[name] = [sample.value for sample in family.samples]
+    words = [f"{sum(values[name]):.0f} {name}" for name in ("running", "waiting") if name in values]
+    if "full" in values:
+        words.append(f"KV cache {max(values['full']):.0%} full")
+    return ", ".join(words)
+
+
 class VLLM(OpenAILike):
     """One model of one server."""
 
@@ -81,9 +107,13 @@ class VLLM(OpenAILike):
         return call
 
     async def probe(self, *, deadline: float) -> Probe:
-        """See ``OpenAILike``; its health, which stands beside the API, comes first."""
-        health = await asked(self._beside, self._auth, "/health", read=None, deadline=deadline)
-        return await super().probe(deadline=deadline) if health.ok else health
+        """See ``OpenAILike``; first its health, and last its load, which stand beside the API."""
+        found = await asked(self._beside, self._auth, "/health", read=None, deadline=deadline)
+        if found.ok:
+            found = await super().probe(deadline=deadline)
+        if found.ok and (load := await self._load(deadline)):
+            found = dataclasses.replace(found, detail=f"{found.detail}: {load}")
+        return found
 
     async def count(self, request: ChatRequest) -> int | None:
         """Ask ``/tokenize``; see ``backends.base.Counting``.
@@ -107,6 +137,16 @@ class VLLM(OpenAILike):
             return _decode(await answer.whole()).count
         except msgspec.DecodeError as error:
             raise ProtocolError("what the server's /tokenize answers is no count") from error
+
+    async def _load(self, deadline: float) -> str:
+        """Return what its metrics say of its load; nothing where they cannot be read in time."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                headers = self._auth.headers(self._beside.url("/metrics"), b"")
+                page = await self._beside.get("/metrics", headers)
+            return load_of(page.decode())
+        except (BackendError, TimeoutError, ValueError):
+            return ""
 
     async def aclose(self) -> None:
         """See ``OpenAILike``."""

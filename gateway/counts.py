@@ -19,12 +19,16 @@ from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import NoRoute
 from gateway.exchange import Exchange, narrowed
 from gateway.tokens import NO_TEXT, Tokens, least_text, plain_text, whole_text
+from policies.charging import Outcome
 from policies.feasible import too_long
 from policies.planner import overhead_tokens, recounted
 from policies.types import Candidate
 
 WINDOW_S: Final = 2.0
 """How long counts may take that only spare an upstream a refusal."""
+
+ANSWER_S: Final = 2.0
+"""How long the count of an answer may keep its bill, and the end of a stream, waiting."""
 
 SHORTENING: Final = frozenset({"responses.truncation"})
 """Fields by which a prompt is made to fit at the upstream; a caller's own fields may do it, too."""
@@ -106,6 +110,25 @@ class PromptCounts:
         if not kept:
             raise NoRoute(plan.rejections)
         exchange.plan = plan
+
+    async def of_answer(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Let the endpoint's tokenizer count what no report and no wire has counted.
+
+        For answers whose text was kept. Without its count in time bytes / 4 stand in.
+        """
+        delivered, candidate = exchange.delivered, exchange.candidate
+        if delivered.texts is None or delivered.running is not None or candidate is None:
+            return
+        if exchange.bill is not None or "own_count" not in exchange.bill_of(outcome).flags:
+            return
+        name = self._table.endpoint(candidate.view.id).tokenizer
+        account = exchange.caller.account
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                prompt = await self._tokens.count(account, name, least_text(exchange.request))
+                answer = await self._tokens.count(account, name, "".join(delivered.texts))
+                if prompt is not None and answer is not None:
+                    delivered.counted(prompt, answer)
 
     async def _counted(
         self,

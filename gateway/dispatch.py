@@ -106,10 +106,13 @@ class Dispatcher:
         except asyncio.CancelledError:
             exchange.status = CLIENT_LEFT if exchange.client_gone else 503
             outcome = _outcome_of_cut(exchange)
+            if exchange.client_gone:  # else this worker must stop, and waits for nothing
+                await self._parts.counts.of_answer(exchange, outcome)
             raise
         except Exception as error:
             outcome = _outcome_of_break(exchange)
             _note(exchange, error)
+            await self._parts.counts.of_answer(exchange, outcome)
             raise
         finally:
             self._close(exchange, outcome)
@@ -218,6 +221,8 @@ class Dispatcher:
             BackendError: it failed, before or after content.
         """
         attempt = exchange.begin(endpoint.id, endpoint.settings.slug, self._now())
+        if endpoint.tokenizer and exchange.request.operation == "chat" and exchange.request.n == 1:
+            exchange.delivered.texts = []  # of several answers the pieces come mixed
         client.sink.begin()
         was_open = endpoint.breaker.is_open
         probe = endpoint.breaker.begin(attempt.started)
@@ -302,6 +307,8 @@ class Dispatcher:
         exchange.dropped_events = finish.dropped_events
         exchange.committed_at = exchange.committed_at or exchange.finished_at
         exchange.content_at = exchange.content_at or exchange.finished_at
+        if exchange.delivered.texts is not None:
+            await self._parts.counts.of_answer(exchange, Outcome.FINISHED)
         bill = self._close(exchange, Outcome.FINISHED)
         await client.sink.finish(finish, bill)
 

@@ -118,7 +118,7 @@ class Exchange:
     def close(self, outcome: Outcome) -> Bill:
         """Fix how it ended and what it costs; once."""
         self.outcome = outcome
-        self.bill = self._bill(outcome)
+        self.bill = self.bill_of(outcome)
         self.meta = self._meta(self.bill)
         return self.bill
 
@@ -127,7 +127,7 @@ class Exchange:
         if not self.reserved:
             return None
         sent = self.delivered.events > 0 and self.charge_broken
-        now = self._bill(Outcome.BROKEN if sent else Outcome.FAILED)
+        now = self.bill_of(Outcome.BROKEN if sent else Outcome.FAILED)
         charge = now.cost.charge_nanodollars
         return Checkpoint(
             self.id, self.caller.account, charge, now.cost_picodollars, self._meta(now)
@@ -147,7 +147,8 @@ class Exchange:
             flags=flags,
         )
 
-    def _bill(self, outcome: Outcome) -> Bill:
+    def bill_of(self, outcome: Outcome) -> Bill:
+        """Return what it costs if it ends like this now."""
         if self.candidate is None:
             return Bill(Usage(0, 0), Cost(0), 0)
         return bill(outcome, self.report, self.delivered, self.bounds, self.candidate.view.tariff)

@@ -105,3 +105,22 @@ class Probing(Protocol):
             deadline: the event loop's time by which it returns, seconds.
         """
         ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What a backend may have beside ``stream``: an upstream that counts a prompt for nothing."""
+
+    async def count(self, request: ChatRequest) -> int | None:
+        """Return a prompt's tokens as its upstream reads it, with what its template adds.
+
+        None where what the upstream would say is no count of this prompt. Who has waited long
+        enough cancels it.
+
+        Args:
+            request: what ``stream`` would be asked; texts only.
+
+        Raises:
+            BackendError: refused, unreachable, or what came is no count.
+        """
+        ...

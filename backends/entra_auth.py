@@ -126,14 +126,7 @@ async def _answer(transport: Transport, call: Post) -> bytes:
         UpstreamFailed: it was not reached, or failed.
     """
     try:
-        answer = await transport.post(call)
-        try:
-            body = b""
-            while data := await answer.read():
-                body += data
-            return body
-        finally:
-            answer.close()
+        return await (await transport.post(call)).whole()
     except (RequestRejected, EndpointRejected) as error:
         # Its words name tenant and application: they stay in the cause.
         raise EndpointRejected(

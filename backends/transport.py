@@ -115,6 +115,20 @@ class Answer:
             raise ProtocolError(f"the upstream's answer passed {MAX_ANSWER_BYTES} bytes")
         return data
 
+    async def whole(self) -> bytes:
+        """Return all of it, and close.
+
+        Raises:
+            BackendError: as ``read``.
+        """
+        body = bytearray()
+        try:
+            while data := await self.read():
+                body += data
+        finally:
+            self.close()
+        return bytes(body)
+
     def close(self) -> None:
         """Give the connection back if all was read, else end it."""
         connection, self._connection = self._connection, None

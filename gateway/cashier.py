@@ -10,14 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
 from gateway.background import Background
+from gateway.counts import PromptCounts
 from gateway.exchange import Exchange
 from gateway.record import generation_record
 from gateway.settings import LedgerSettings
 from gateway.telemetry import Metrics
-from gateway.tokens import NO_TEXT, Tokens, whole_text
 from policies.charging import BYTES_PER_TOKEN, Outcome
 from policies.ledger.base import (
     HoldRequest,
@@ -30,7 +28,6 @@ from policies.ledger.base import (
     SettleRequest,
 )
 from policies.ledger.client import Ledger
-from policies.planner import overhead_tokens, recounted
 from policies.types import Rejection
 
 log = logging.getLogger("tollway")
@@ -48,7 +45,7 @@ class Cashier:
         settings: LedgerSettings,
         background: Background,
         metrics: Metrics,
-        tokens: Tokens,
+        counts: PromptCounts,
         now: Callable[[], float],
     ) -> None:
         """Keep the ledger; nothing is open yet."""
@@ -56,7 +53,7 @@ class Cashier:
         self._settings = settings
         self._background = background
         self._metrics = metrics
-        self._tokens = tokens
+        self._counts = counts
         self._now = now
         self._open: dict[str, Exchange] = {}
 
@@ -115,38 +112,10 @@ class Cashier:
 
     async def _made_fit(self, exchange: Exchange, available: int) -> bool:
         """Make the plan cheaper until the credit covers it; False where that fails."""
-        counted = await self._counted(exchange, available)
+        counted = await self._counts.fit_credit(exchange, available)
         if exchange.plan.hold_nanodollars <= available:
             return counted
         return _drop_dear(exchange, available)
-
-    async def _counted(self, exchange: Exchange, available: int) -> bool:
-        """Count the prompt for those candidates that it may make affordable; False if for none.
-
-        It may where the prompt has a price there and the output alone fits the credit.
-        """
-        request, plan = exchange.request, exchange.plan
-        if request.operation != "chat" or request.required & NO_TEXT:
-            return False
-        wanted, overhead = set(), overhead_tokens(request.required)
-        for candidate in plan.candidates:
-            least = recounted(candidate, overhead, request.n).hold_nanodollars
-            if candidate.view.tokenizer and least <= available < candidate.hold_nanodollars:
-                wanted.add(candidate.view.tokenizer)
-        if not wanted:
-            return False
-        text = whole_text(request)
-        counts = {
-            name: await self._tokens.count(exchange.caller.account, name, text)
-            for name in sorted(wanted)
-        }
-        candidates = []
-        for candidate in plan.candidates:
-            if (count := counts.get(candidate.view.tokenizer)) is not None:
-                candidate = recounted(candidate, count + overhead, request.n)
-            candidates.append(candidate)
-        exchange.plan = msgspec.structs.replace(plan, candidates=tuple(candidates))
-        return any(count is not None for count in counts.values())
 
     def _free_limit(self, exchange: Exchange) -> tuple[Limit, ...]:
         rpm = self._settings.free_rpm

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from backends.errors import (
     BackendError,
     ContextLengthExceeded,
@@ -23,9 +21,10 @@ from backends.errors import (
 from backends.types import CONTENT, DELTAS, ChatRequest, Finish, StreamEvent, Usage
 from gateway.cashier import Cashier
 from gateway.clock import Ticker, TimedOut, Watch
+from gateway.counts import PromptCounts
 from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import AllFailed, ErrorReply, NoRoute, UnknownModel, internal, reply_for
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, narrowed
 from gateway.settings import ServerSettings
 from gateway.telemetry import Metrics
 from policies.charging import Bill, Outcome
@@ -61,6 +60,7 @@ class Parts:
     """What a dispatcher is made of; wiring fills it."""
 
     table: EndpointTable
+    counts: PromptCounts
     cashier: Cashier
     ticker: Ticker
     metrics: Metrics
@@ -106,10 +106,13 @@ class Dispatcher:
         except asyncio.CancelledError:
             exchange.status = CLIENT_LEFT if exchange.client_gone else 503
             outcome = _outcome_of_cut(exchange)
+            if exchange.client_gone:  # else this worker must stop, and waits for nothing
+                await self._parts.counts.of_answer(exchange, outcome)
             raise
         except Exception as error:
             outcome = _outcome_of_break(exchange)
             _note(exchange, error)
+            await self._parts.counts.of_answer(exchange, outcome)
             raise
         finally:
             self._close(exchange, outcome)
@@ -124,6 +127,10 @@ class Dispatcher:
         metrics = self._parts.metrics
         try:
             exchange.plan = self._plan(exchange)
+            for candidate in exchange.plan.candidates:
+                if candidate.tight:
+                    await self._parts.counts.fit_window(exchange)
+                    break
             await self._parts.cashier.reserve(exchange)
         except Exception as error:
             reply = _note(exchange, error)
@@ -214,6 +221,8 @@ class Dispatcher:
             BackendError: it failed, before or after content.
         """
         attempt = exchange.begin(endpoint.id, endpoint.settings.slug, self._now())
+        if endpoint.tokenizer and exchange.request.operation == "chat" and exchange.request.n == 1:
+            exchange.delivered.texts = []  # of several answers the pieces come mixed
         client.sink.begin()
         was_open = endpoint.breaker.is_open
         probe = endpoint.breaker.begin(attempt.started)
@@ -246,7 +255,8 @@ class Dispatcher:
         watch, sink, now = client.watch, client.sink, self._now
         opened = now()
         deadline, stall_s = opened + endpoint.total_s, endpoint.stall_s
-        request = narrowed(exchange)
+        assert exchange.candidate is not None
+        request = narrowed(exchange.request, exchange.candidate)
         whole = request.operation == "embeddings"
         first_s = endpoint.whole_s if whole else endpoint.first_token_s
         early: list[StreamEvent] = []  # citations before any content, which commit nothing
@@ -299,6 +309,8 @@ class Dispatcher:
             exchange.delivered.came_with(finish.extras)
         exchange.committed_at = exchange.committed_at or exchange.finished_at
         exchange.content_at = exchange.content_at or exchange.finished_at
+        if exchange.delivered.texts is not None:
+            await self._parts.counts.of_answer(exchange, Outcome.FINISHED)
         bill = self._close(exchange, Outcome.FINISHED)
         await client.sink.finish(finish, bill)
 
@@ -334,22 +346,6 @@ class Dispatcher:
         settings = self._parts.settings
         bound_ms = min(settings.retry_cap_ms, settings.retry_base_ms * 2.0**failures)
         return max(error.retry_after_s or 0.0, self._parts.rng.uniform(0, bound_ms / 1000))
-
-
-def narrowed(exchange: Exchange) -> ChatRequest:
-    """Return the request as the current candidate gets it: only fields it honors, bounded."""
-    request, candidate = exchange.request, exchange.candidate
-    assert candidate is not None
-    view, params = candidate.view, request.params
-    # A window is no limit to send: it holds the prompt as well.
-    windowed = view.max_output_tokens is None and candidate.output_bound == view.context_tokens
-    bounded = request.max_tokens is not None or view.caps_output or not windowed
-    bounded &= request.operation != "embeddings"
-    if lacking := view.lacks(params.keys()):
-        params = {name: value for name, value in params.items() if name not in lacking}
-    return msgspec.structs.replace(
-        request, params=params, output_bound=candidate.output_bound if bounded else None
-    )
 
 
 def _has_content(events: Sequence[StreamEvent]) -> bool:

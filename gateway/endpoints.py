@@ -331,5 +331,4 @@ def _first_view(endpoint: Endpoint, markup_bp: int) -> EndpointView:
         max_output_tokens=settings.max_output_tokens,
         caps_output=capabilities.caps_output,
         max_image_tokens=settings.max_image_tokens,
-        tokenizer=endpoint.tokenizer,
     )

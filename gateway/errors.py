@@ -21,7 +21,12 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, ClassVar
 
-from backends.errors import BackendError, EndpointRejected, UpstreamFailed
+from backends.errors import (
+    BackendError,
+    ContextLengthExceeded,
+    EndpointRejected,
+    UpstreamFailed,
+)
 from backends.wire.checks import InvalidRequest, closest
 from policies.ledger.base import LedgerError, LedgerUnavailable, LimitExceeded, PaymentRequired
 from policies.types import Rejection
@@ -134,8 +139,16 @@ class NoRoute(GatewayError):
                 for entry in rejections
             ]
         }
-        param = fields[0] if fields else None
-        super().__init__(ErrorReply(400, f"{lead} ({reasons}){hint}", param, metadata=metadata))
+        long = any(entry.reason == "context_length" for entry in rejections)
+        super().__init__(
+            ErrorReply(
+                400,
+                f"{lead} ({reasons}){hint}",
+                fields[0] if fields else None,
+                ContextLengthExceeded.error_type if long else None,
+                metadata,
+            )
+        )
 
 
 class BodyTooLarge(GatewayError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from backends.types import AnswerHead, ChatRequest, ChoiceEnd, Cost, HalfUsage, Usage
 from backends.wire.dialect import Dialect
 from gateway.auth import Caller
@@ -116,7 +118,7 @@ class Exchange:
     def close(self, outcome: Outcome) -> Bill:
         """Fix how it ended and what it costs; once."""
         self.outcome = outcome
-        self.bill = self._bill(outcome)
+        self.bill = self.bill_of(outcome)
         self.meta = self._meta(self.bill)
         return self.bill
 
@@ -125,7 +127,7 @@ class Exchange:
         if not self.reserved:
             return None
         sent = self.delivered.events > 0 and self.charge_broken
-        now = self._bill(Outcome.BROKEN if sent else Outcome.FAILED)
+        now = self.bill_of(Outcome.BROKEN if sent else Outcome.FAILED)
         charge = now.cost.charge_nanodollars
         return Checkpoint(
             self.id, self.caller.account, charge, now.cost_picodollars, self._meta(now)
@@ -145,10 +147,25 @@ class Exchange:
             flags=flags,
         )
 
-    def _bill(self, outcome: Outcome) -> Bill:
+    def bill_of(self, outcome: Outcome) -> Bill:
+        """Return what it costs if it ends like this now."""
         if self.candidate is None:
             return Bill(Usage(0, 0), Cost(0), 0)
         return bill(outcome, self.report, self.delivered, self.bounds, self.candidate.view.tariff)
+
+
+def narrowed(request: ChatRequest, candidate: Candidate) -> ChatRequest:
+    """Return a request as a candidate gets it: only fields that it honors, bounded."""
+    view, params = candidate.view, request.params
+    # A window is no limit to send: it holds the prompt as well.
+    windowed = view.max_output_tokens is None and candidate.output_bound == view.context_tokens
+    bounded = request.max_tokens is not None or view.caps_output or not windowed
+    bounded &= request.operation != "embeddings"
+    if lacking := view.lacks(params.keys()):
+        params = {name: value for name, value in params.items() if name not in lacking}
+    return msgspec.structs.replace(
+        request, params=params, output_bound=candidate.output_bound if bounded else None
+    )
 
 
 def tokens_by_kind(usage: Usage) -> dict[str, int]:

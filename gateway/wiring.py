@@ -17,6 +17,7 @@ from gateway.body import Bodies
 from gateway.cashier import Cashier
 from gateway.catalogue import Catalogue
 from gateway.clock import TICK_S, Ticker, Times
+from gateway.counts import PromptCounts
 from gateway.dispatch import Dispatcher, Parts
 from gateway.endpoint_settings import CAPABILITIES, EVERY, EndpointSettings
 from gateway.endpoints import Breaker, Endpoint, EndpointTable
@@ -94,15 +95,16 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
         stack.push_async_callback(health.aclose)
         background = Background()
         stack.push_async_callback(background.aclose)
-        tokens = Tokens(given.tokenizer)
-        cashier = Cashier(ledger, settings.ledger, background, metrics, tokens, times.now)
         table = EndpointTable(
             settings.models, lambda model: _endpoints(given, model, metrics), times
         )
         stack.push_async_callback(table.aclose)
+        counts = PromptCounts(Tokens(given.tokenizer), table)
+        cashier = Cashier(ledger, settings.ledger, background, metrics, counts, times.now)
         metrics.label = table.label
         parts = Parts(
             table=table,
+            counts=counts,
             cashier=cashier,
             ticker=ticker,
             metrics=metrics,
@@ -127,7 +129,7 @@ async def running(given: WorkerConfig, times: Times | None = None) -> AsyncItera
             health=health,
             overload=Overload(settings.server, times.now()),
             catalogue=Catalogue(table),
-            tokens=tokens,
+            counts=counts,
         )
         _start_periodic(worker, cashier)
         yield worker

@@ -13,6 +13,7 @@ from gateway.background import Background
 from gateway.body import Bodies
 from gateway.catalogue import Catalogue
 from gateway.clock import Ticker, Times
+from gateway.counts import PromptCounts
 from gateway.dispatch import Dispatcher
 from gateway.endpoints import EndpointTable
 from gateway.event_stream import StreamReply, WholeReply
@@ -22,7 +23,6 @@ from gateway.ids import generation_id
 from gateway.overload import Overload
 from gateway.settings import Settings
 from gateway.telemetry import Metrics
-from gateway.tokens import Tokens
 from policies.ledger.client import Ledger
 
 
@@ -43,7 +43,7 @@ class Worker:
     health: Health
     overload: Overload
     catalogue: Catalogue
-    tokens: Tokens
+    counts: PromptCounts
 
     def check_room(self) -> None:
         """Refuse before the key is looked up and the body read when this worker has no room.

@@ -68,6 +68,8 @@ class Delivered:
     bytes_at_running: int = 0
     """What had been delivered when the wire last said its count."""
     events: int = 0
+    texts: list[str] | None = None
+    """The content itself, for a count of tokens; None where nobody counts any."""
 
     def add(self, events: Sequence[StreamEvent]) -> None:
         """Count events that the client's socket has taken."""
@@ -76,12 +78,16 @@ class Delivered:
                 self.events += 1
                 text = event.text
                 self.visible_bytes += len(text) if text.isascii() else utf8_bytes(text)
+                if self.texts is not None:
+                    self.texts.append(text)
             elif isinstance(event, UsageUpdate):
                 self.running = event
                 self.bytes_at_running = self.total_bytes
             elif isinstance(event, CONTENT):
                 self.events += 1
                 size = content_bytes(event)
+                if self.texts is not None:
+                    self.texts.append(_generated(event))
                 if isinstance(event, ReasoningDelta):
                     self.reasoning_bytes += size
                     if event.details:
@@ -107,9 +113,17 @@ class Delivered:
         back = min(wire_bytes, self.visible_bytes)
         self.visible_bytes -= back
         self.reasoning_bytes -= min(wire_bytes - back, self.reasoning_bytes)
+        if self.texts is not None:
+            kept = "".join(self.texts).encode("utf-8", "surrogatepass")[:-wire_bytes]
+            self.texts = [kept.decode("utf-8", "ignore")]
         if self.running is not None and self.bytes_at_running > self.total_bytes:
             self.running = UsageUpdate(self.running.prompt_tokens, 0)
             self.bytes_at_running = 0
+
+    def counted(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Take a count of all that was delivered, as a wire's that has just come."""
+        self.running = UsageUpdate(prompt_tokens, completion_tokens)
+        self.bytes_at_running = self.total_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -175,7 +189,7 @@ def bill(
 
 
 def own_count(delivered: Delivered, bounds: Bounds) -> Usage:
-    """Return our own count: the wire's running usage, bytes / 4 from there, in bounds."""
+    """Return our own count: the running usage if there is one, bytes / 4 from there, in bounds."""
     running = delivered.running
     if running is not None and running.prompt_tokens >= 0 and running.completion_tokens >= 0:
         prompt = running.prompt_tokens
@@ -221,6 +235,13 @@ def _whole(report: Usage | HalfUsage, own: Usage) -> tuple[Usage, tuple[str, ...
         reasoning_tokens=None if thought is None else min(thought, report.completion_tokens),
     )
     return cut, ("usage_inconsistent",)
+
+
+def _generated(event: Content) -> str:
+    """Return what of an event a model has written: ids of calls it has not."""
+    if isinstance(event, Call):
+        return f"{event.name or ''}{event.arguments}"
+    return "" if isinstance(event, ImageDelta | VectorDelta) else event.text
 
 
 def _fault(report: Usage, delivered: Delivered, bounds: Bounds, tariff: Tariff) -> str | None:

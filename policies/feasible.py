@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from policies.types import UNBOUNDED, Candidate, Policy, Rejection, RouteContext, Verdict
+from policies.types import (
+    UNBOUNDED,
+    Candidate,
+    EndpointView,
+    Policy,
+    Rejection,
+    RouteContext,
+    Verdict,
+)
 
 NEVER_DROPPED = frozenset(
     {
@@ -34,6 +42,27 @@ def feasible(context: RouteContext, candidates: tuple[Candidate, ...]) -> Verdic
         else:
             rejections.append(rejection)
     return Verdict(tuple(kept), tuple(rejections))
+
+
+def too_long(view: EndpointView, prompt_tokens: int, max_tokens: int | None) -> Rejection | None:
+    """Say why a prompt of at least so many tokens cannot be answered at an endpoint; or None.
+
+    Where the prompt leaves room for an answer, the caller's own limit is what does not fit.
+    """
+    window = view.context_tokens
+    if window is None:
+        return None
+    least, words, fields = 1, "one of output", tuple[str, ...]()
+    if max_tokens is not None and prompt_tokens < window:
+        least, words, fields = max_tokens, f"max_tokens {max_tokens}", ("max_tokens",)
+    over = prompt_tokens + least - window
+    if over <= 0:
+        return None
+    detail = (
+        f"a prompt of at least {prompt_tokens} tokens and {words} are {over} above its context "
+        f"window of {window} tokens"
+    )
+    return Rejection(view.id, "context_length", detail, fields)
 
 
 def _rejection(context: RouteContext, candidate: Candidate) -> Rejection | None:

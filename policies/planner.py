@@ -50,6 +50,8 @@ def plan(
 def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     bound = output_bound(context, view)
     prompt_bound = context.prompt_bytes + overhead_tokens(context.required)
+    window, least = view.context_tokens, context.max_tokens or 1
+    tight = window is not None and context.generates and prompt_bound + least > window
     prompt_bound += context.images * view.max_image_tokens
     if not UNBOUNDED.isdisjoint(context.required):
         prompt_bound = max(prompt_bound, view.context_tokens or 0)
@@ -66,7 +68,7 @@ def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     )
     estimate = cost(view.tariff.price, likely, context.images).total_picodollars
     dropped = tuple(sorted(view.lacks(context.required))) if context.droppable else ()
-    return Candidate(view, bound, prompt_bound, hold, estimate, dropped)
+    return Candidate(view, bound, prompt_bound, hold, estimate, dropped, tight)
 
 
 def overhead_tokens(required: Set[str]) -> int:

@@ -42,9 +42,6 @@ class EndpointView(msgspec.Struct, frozen=True):
     max_output_tokens: int | None = None
     caps_output: bool = False
     max_image_tokens: int = 0
-    tokenizer: str = ""
-    """What counts its prompts exactly; empty where nothing is named."""
-
     available: bool = True
     """False while its breaker is open."""
 
@@ -98,13 +95,16 @@ class Candidate(NamedTuple):
     dropped: tuple[str, ...] = ()
     """Fields that are left out here because the caller allowed it."""
 
+    tight: bool = False
+    """By its bytes the prompt may leave no room for the output in the window: a count may tell."""
+
 
 class Rejection(msgspec.Struct, frozen=True):
     """Why an endpoint is not in the plan."""
 
     endpoint: str
     reason: str
-    """Machine-readable: ``fields``, ``max_tokens``, ``context``, ``unhealthy`` ..."""
+    """Machine-readable: ``fields``, ``max_tokens``, ``context_length``, ``unhealthy`` ..."""
 
     detail: str
     fields: tuple[str, ...] = ()

@@ -16,7 +16,6 @@ from backends.wire.messages_request import decode_count
 from gateway.auth import Caller
 from gateway.routes.ask import DIALECT, PREFIXES, asking
 from gateway.routes.guard import admit
-from gateway.tokens import NO_TEXT, plain_text
 from gateway.worker import Worker
 
 _MESSAGE = Schema(
@@ -50,11 +49,12 @@ messages = asking(
     status_code=200,
     name="count_tokens",
     summary="Count the tokens of a message",
-    description="By the model's tokenizer where one is configured, else an estimate that says so.",
+    description="By the model's tokenizer or its upstream where they count, else an estimate that "
+    "says so.",
     opt={DIALECT: MESSAGES},
 )
 async def count_tokens(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Count or estimate a request; nothing is asked of an upstream, nothing is charged."""
+    """Count or estimate a request; no model is asked, nothing is charged."""
     worker: Worker = request.app.state.worker
     worker.check_room()
     caller = await admit(worker, request.scope["headers"])
@@ -74,9 +74,9 @@ async def count_tokens(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 async def _counted(worker: Worker, caller: Caller, asked: ChatRequest) -> int | None:
-    """Return the exact count of texts and tools, where the first endpoint names a tokenizer."""
+    """Return the exact count of texts and tools, where it can be had for the first endpoint."""
     found = worker.table.described(asked.models[0])
-    if found is None or asked.required & NO_TEXT:
+    if found is None:
         return None
     _, endpoints = found
-    return await worker.tokens.count(caller.account, endpoints[0].tokenizer, plain_text(asked))
+    return await worker.counts.of_texts(caller.account, endpoints[0], asked)

@@ -15,6 +15,20 @@ from tests.upstream import Exchange, Request, Script, Upstream, replies, serving
 pytestmark = pytest.mark.anyio
 
 LIST = {"object": "list", "data": [{"id": "one", "object": "model"}, {"id": "two"}]}
+BUSY = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="one"} 2.0
+vllm:num_requests_running{engine="1",model_name="one"} 3.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="one"} 12.0
+# TYPE vllm:num_requests_waiting_by_reason gauge
+vllm:num_requests_waiting_by_reason{engine="0",model_name="one",reason="capacity"} 12.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="one"} 0.41
+vllm:kv_cache_usage_perc{engine="1",model_name="one"} 0.07
+# TYPE vllm:prompt_tokens counter
+vllm:prompt_tokens_total{engine="0",model_name="one"} 7.0
+"""
 TAGS = {"models": [{"name": "qwen3:8b", "model": "qwen3:8b"}, {"name": "gemma:latest"}]}
 
 
@@ -83,10 +97,38 @@ async def test_names_that_no_list_has_are_not_missed(
 
 async def test_vllm_says_first_whether_it_is_well() -> None:
     """Its health stands beside the API."""
-    async with serving(replies(200), replies(200, LIST)) as upstream:
+    async with serving(replies(200), replies(200, LIST), replies(200, BUSY)) as upstream:
         probe = await probed("vllm", upstream.base_url)
     assert probe.models == {"one", "two"}
-    assert asked(upstream) == [("GET", "/health"), ("GET", "/v1/models")]
+    assert probe.detail == "answers: 5 running, 12 waiting, KV cache 41% full"
+    assert asked(upstream) == [("GET", "/health"), ("GET", "/v1/models"), ("GET", "/metrics")]
+
+
+async def silent(exchange: Exchange) -> None:
+    """Say nothing."""
+    await exchange.hang()
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (replies(200, b"vllm:gpu_cache_usage_perc 0.5\n"), "answers: KV cache 50% full"),
+        (replies(200, b"vllm:num_requests_running NaN\n"), "answers: nan running"),
+        (replies(200, b"# TYPE vllm:num_requests_running gauge\nup 1\n"), "answers"),
+        (replies(200, b""), "answers"),
+        (replies(200, b"<html>welcome</html>"), "answers"),
+        (replies(200, b'vllm:num_requests_running{engine="0 1\n'), "answers"),
+        (replies(200, b"\xff\xfe"), "answers"),
+        (replies(404), "answers"),
+        (replies(500), "answers"),
+        (silent, "answers"),
+    ],
+)
+async def test_a_vllm_without_metrics_is_as_well_as_before(page: Script, words: str) -> None:
+    """Absent, older, broken, another page, or not in time."""
+    async with serving(replies(200), replies(200, LIST), page) as upstream:
+        probe = await probed("vllm", upstream.base_url, seconds=1.0)
+    assert probe == Probe(True, words, frozenset({"one", "two"}))
 
 
 async def test_a_vllm_that_is_not_well_is_not_asked_further() -> None:

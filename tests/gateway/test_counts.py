@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from backends.types import ChatRequest, Native
-from gateway.tokens import plain_text, whole_text
+from gateway.tokens import least_text, plain_text, whole_text
 from tests.gateway_harness import Gateway, fake, model, running, settings, until
+from tests.upstream import Upstream, answer, replies, serving, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +68,26 @@ async def listener(path: Path) -> AsyncIterator[list[int]]:
 def named(price: dict[str, str] = PRICE, **more: Any) -> dict[str, Any]:
     """An endpoint whose prompts can be counted."""
     return fake(price, tokens=3) | {"tokenizer": "o200k_base"} | more
+
+
+def served_by(upstream: Upstream, **more: Any) -> dict[str, Any]:
+    """An endpoint whose upstream counts."""
+    return {
+        "backend": "vllm",
+        "base_url": upstream.base_url,
+        "model": "m",
+        "price": PRICE,
+        **more,
+    }
+
+
+def asked(upstream: Upstream) -> list[str]:
+    """What was asked of it."""
+    return [request.path for request in upstream.requests]
+
+
+COUNTS = replies(200, {"count": WORDS, "max_model_len": 8192, "tokens": []})
+ANSWERS = streams(*answer("ok"))
 
 
 async def ask(gateway: Gateway, text: Any = TEXT, **more: Any) -> int:
@@ -167,6 +188,76 @@ async def test_one_question_serves_every_endpoint_of_a_tokenizer(
         assert asked == [1, 1]
 
 
+async def test_what_does_not_fit_by_bytes_fits_by_the_upstreams_own_count(redis_url: str) -> None:
+    """Held for it and the template, charged as reported; a prompt that fits is not counted."""
+    async with serving(COUNTS, ANSWERS) as upstream:
+        given = settings(model(served_by(upstream)))
+        async with running(redis_url, given, usd=BY_COUNT) as gateway:
+            reply = await gateway.chat(messages=[{"role": "user", "content": TEXT}], max_tokens=10)
+            assert reply.status_code == 200, reply.text
+            assert asked(upstream) == ["/tokenize", "/v1/chat/completions"]
+            record = await gateway.generation(reply.json()["id"])
+            assert record["held_nanodollars"] == (WORDS + 256 + 10) * 1000
+            assert (await gateway.audited()).spent_nanodollars == (7 + 1) * 1000
+            assert await ask(gateway, "x ") == 200
+            assert asked(upstream)[2:] == ["/v1/chat/completions"]
+            await gateway.audited()
+
+
+@pytest.mark.parametrize(
+    "no_count", [replies(404), replies(200, b"?"), replies(200, {"count": 10**6})]
+)
+async def test_without_the_upstreams_count_the_bound_by_bytes_stands(
+    redis_url: str, no_count: Any
+) -> None:
+    """Also with one that is larger than any count can be; and it says nothing of its health."""
+    async with serving(no_count, ANSWERS) as upstream:
+        given = settings(model(served_by(upstream)))
+        async with running(redis_url, given, usd=BY_COUNT) as gateway:
+            assert await ask(gateway) == 402
+            assert await ask(gateway, "x ") == 200
+            await gateway.audited()
+
+
+async def test_an_upstream_is_not_asked_to_count_what_it_need_not_or_cannot(
+    redis_url: str, process: str
+) -> None:
+    """Where a tokenizer is named, and where a prompt has more than texts."""
+    await served(process)
+    async with serving(ANSWERS) as upstream:
+        models = (
+            model(served_by(upstream, tokenizer="o200k_base"), id="named"),
+            model(served_by(upstream), id="sees"),
+        )
+        async with running(
+            redis_url, settings(*models), usd=BY_COUNT, tokenizer=process
+        ) as gateway:
+            assert await ask(gateway, [{"type": "text", "text": TEXT}, IMAGE], model="sees") == 402
+            assert asked(upstream) == []
+            assert await ask(gateway, model="named") == 200
+            assert asked(upstream) == ["/v1/chat/completions"]
+            await gateway.audited()
+
+
+async def test_the_route_that_counts_is_exact_where_the_upstream_counts(redis_url: str) -> None:
+    """And an estimate where it does not answer."""
+    body = {"model": "demo/fake", "messages": [{"role": "user", "content": "hello world"}]}
+    async with (
+        serving(replies(200, {"count": 31}), replies(500)) as upstream,
+        running(redis_url, settings(model(served_by(upstream)))) as gateway,
+    ):
+        seen = []
+        for _ in range(2):
+            reply = await gateway.client.post(
+                "/v1/messages/count_tokens", json=body, headers={"x-api-key": gateway.key}
+            )
+            assert reply.status_code == 200, reply.text
+            seen.append((reply.json()["input_tokens"], "x-tollway-estimate" in reply.headers))
+        assert (await gateway.audited()).spent_nanodollars == 0
+    assert seen == [(31, False), (2, True)]
+    assert asked(upstream) == ["/tokenize", "/tokenize"]
+
+
 async def test_the_route_that_counts_is_exact_with_a_tokenizer(
     redis_url: str, process: str
 ) -> None:
@@ -224,8 +315,25 @@ def test_what_is_counted_for_a_hold_has_everything_that_is_sent() -> None:
         "two",
         '[{"type":"function"}]',
     ]
+    assert least_text(request) == "one\ntwo"
     native = Native("messages", {"system": "three"})
     own = ChatRequest(
         models=("m",), messages=(), params={}, required=frozenset(), prompt_bytes=1, native=native
     )
     assert whole_text(own) == '{"system":"three"}'
+
+
+def test_what_is_counted_for_a_window_has_nothing_that_a_template_leaves_out() -> None:
+    """Neither thoughts of earlier turns nor white space around texts."""
+    request = ChatRequest(
+        models=("m",),
+        messages=(
+            {"role": "user", "content": "  one \n"},
+            {"role": "assistant", "content": "<think>long</think>\n\ntwo", "reasoning": "three"},
+            {"role": "user", "content": [{"type": "text", "text": "four"}, IMAGE]},
+        ),
+        params={"tools": [{"type": "function"}]},
+        required=frozenset(),
+        prompt_bytes=100,
+    )
+    assert least_text(request) == "one\ntwo\nfour"

@@ -8,11 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backends.base import BackendConfig
+from backends.vllm import build
 from gateway.config import models_dir
 from gateway.tokenizer.encodings import check_name
 from gateway.tokenizer.server import serve
 from gateway.tokenizer.wire import Question, Reply, frame, read_frame
 from gateway.tokens import Tokens
+from tests.contracts.backend_contract import replace_request
+from tests.upstream import Exchange, replies, serving, unused_port
 
 pytestmark = pytest.mark.anyio
 
@@ -105,3 +109,49 @@ async def test_an_account_has_one_question_at_a_time(tmp_path: Path) -> None:
     assert counts == [7] * 6
     assert ["a", "b"] in most
     assert max(texts.count("a") for texts in most) == 1
+
+
+async def test_an_upstream_that_counts_holds_nobody_up() -> None:
+    """One that is away, refuses or says nothing is a count that is not known."""
+
+    async def silent(exchange: Exchange) -> None:
+        await exchange.hang()
+
+    tokens = Tokens("", upstream_s=0.05)
+    async with serving(silent, replies(500), replies(200, {"count": 5})) as upstream:
+        backend = build(BackendConfig("vllm", "m", upstream.base_url))
+        counts = [await tokens.count_at("acct", backend, replace_request()) for _ in range(3)]
+        await backend.aclose()
+        await upstream.exchanges[0].gone.wait()
+    assert counts == [None, None, 5]
+    away = build(BackendConfig("vllm", "m", f"http://127.0.0.1:{unused_port()}/v1"))
+    assert await tokens.count_at("acct", away, replace_request()) is None
+
+
+async def test_an_account_has_one_question_at_a_time_at_upstreams_too() -> None:
+    """However many endpoints there are."""
+    open_now: list[str] = []
+    most: list[list[str]] = []
+    both = asyncio.Event()
+
+    async def reply(exchange: Exchange) -> None:
+        name = exchange.request.json()["model"]
+        open_now.append(name)
+        most.append(sorted(open_now))
+        if {"a", "b"} <= set(open_now):
+            both.set()
+        await both.wait()
+        open_now.remove(name)
+        await exchange.reply(200, b'{"count": 7}')
+
+    tokens = Tokens("")
+    async with serving(reply) as upstream:
+        backends = {name: build(BackendConfig("vllm", name, upstream.base_url)) for name in "ab"}
+        counts = await asyncio.gather(
+            *(tokens.count_at(name, backends[name], replace_request()) for name in "aabaa")
+        )
+        for backend in backends.values():
+            await backend.aclose()
+    assert counts == [7] * 5
+    assert ["a", "b"] in most
+    assert max(names.count("a") for names in most) == 1

@@ -388,3 +388,41 @@ def test_what_an_upstream_says_that_it_charged_is_its_cost_and_not_the_callers()
     assert paid.cost.upstream_nanodollars == 7_000
     assert paid.cost.upstream_prompt_nanodollars == 3_500
     assert paid.cost.upstream_completion_nanodollars == 3_500
+
+
+def test_the_text_of_an_answer_is_kept_only_for_those_who_count_it() -> None:
+    """All that the model wrote, in order; ids of calls are not the model's."""
+    events = [
+        ReasoningDelta(0, "hm "),
+        TextDelta(0, "süß "),
+        ToolCallDelta(0, 0, "call-1", "look", '{"a":'),
+        ToolCallDelta(0, 0, None, None, "1}"),
+        RefusalDelta(0, "no"),
+    ]
+    kept, other = Delivered(texts=[]), Delivered()
+    for delivered in (kept, other):
+        delivered.add(events)
+    assert kept.texts is not None
+    assert "".join(kept.texts) == 'hm süß look{"a":1}no'
+    assert other.texts is None
+    assert dataclasses.replace(kept, texts=None) == other
+
+
+def test_what_was_not_taken_is_not_counted() -> None:
+    """Half a character neither; lone surrogates, which some upstreams send, do no harm."""
+    delivered = Delivered(texts=[])
+    delivered.add([TextDelta(0, "ab\ud800c"), TextDelta(0, "dü!")])
+    delivered.take_back(2)
+    assert delivered.texts == ["abcd"]
+    delivered.take_back(1_000)
+    assert (delivered.texts, delivered.total_bytes) == ([""], 0)
+
+
+@given(st.integers(0, 2000), st.integers(0, 2000), st.integers(0, 900))
+def test_a_count_of_ours_is_charged_within_the_bounds(prompt: int, count: int, size: int) -> None:
+    """Never above a token for each byte, nor above what was held."""
+    delivered = Delivered(visible_bytes=size, events=1, texts=[])
+    delivered.counted(prompt, count)
+    paid = bill(Outcome.CLIENT_CUT, None, delivered, BOUNDS, TARIFF)
+    assert paid.usage == Usage(min(prompt, 1000), min(count, size, 500))
+    assert paid.flags == ("cut", "own_count")

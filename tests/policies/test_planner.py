@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -234,3 +235,25 @@ def test_tools_are_held_with_what_models_are_told_about_them() -> None:
     plain = plan(CONTEXT, [view()], POLICIES).candidates[0]
     tools = plan(replace(CONTEXT, required=frozenset({"tools"})), [view()], POLICIES).candidates[0]
     assert tools.prompt_bound == plain.prompt_bound + TOOLS_OVERHEAD_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("window", "changes", "tight"),
+    [
+        (None, {}, False),
+        (400 + PROMPT_OVERHEAD_TOKENS, {}, True),
+        (401 + PROMPT_OVERHEAD_TOKENS, {}, False),
+        (449 + PROMPT_OVERHEAD_TOKENS, {"max_tokens": 50}, True),
+        (450 + PROMPT_OVERHEAD_TOKENS, {"max_tokens": 50}, False),
+        (1, {"generates": False}, False),
+        (401 + PROMPT_OVERHEAD_TOKENS, {"images": 3}, False),
+    ],
+)
+def test_a_window_is_tight_where_bytes_and_output_are_above_it(
+    window: int | None, changes: dict[str, Any], tight: bool
+) -> None:
+    """Of what a count can tell about: vectors have no output, images no text."""
+    [candidate] = plan(
+        replace(CONTEXT, **changes), [view(context_tokens=window, max_image_tokens=9)], []
+    ).candidates
+    assert candidate.tight == tight

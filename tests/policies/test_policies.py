@@ -113,6 +113,28 @@ class TestFeasible(PolicyContract):
         views = [view("b", 1), view("a", 0), view("c", 2)]
         assert kept(self.policy, CONTEXT, *views) == ["b", "a", "c"]
 
+    @pytest.mark.parametrize(
+        ("prompt", "limit", "over", "fields"),
+        [
+            (99, None, 0, ()),
+            (100, None, 1, ()),
+            (90, 10, 0, ()),
+            (90, 11, 1, ("max_tokens",)),
+            (120, 50, 21, ()),
+        ],
+    )
+    def test_a_counted_prompt_needs_room_for_what_is_asked_or_one_token(
+        self, prompt: int, limit: int | None, over: int, fields: tuple[str, ...]
+    ) -> None:
+        """Said by how many; the limit is at fault only where a smaller one would do."""
+        rejection = feasible.too_long(view(context_tokens=100), prompt, limit)
+        assert bool(rejection) == bool(over)
+        if rejection is not None:
+            assert (rejection.reason, rejection.fields) == ("context_length", fields)
+            assert f"at least {prompt} tokens" in rejection.detail
+            assert f"are {over} above its context window of 100" in rejection.detail
+        assert feasible.too_long(view(), prompt, limit) is None
+
 
 class TestHealthy(PolicyContract):
     """Drops what is down."""

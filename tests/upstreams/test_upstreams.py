@@ -110,6 +110,21 @@ async def ask(gateway: Gateway) -> str:
     return text
 
 
+async def count(gateway: Gateway) -> None:
+    """Ask how many tokens a conversation has; check that its answer reports just as many."""
+    said = [*MESSAGES, {"role": "assistant", "content": "Paris."}, *MESSAGES]
+    system = "Be brief. 🚏"
+    reply = await gateway.client.post(
+        "/v1/messages/count_tokens",
+        json={"model": "acme/smol", "system": system, "messages": said},
+        headers={"x-api-key": gateway.key},
+    )
+    assert "x-tollway-estimate" not in reply.headers
+    messages = [{"role": "system", "content": system}, *said]
+    answer = await gateway.chat(model="acme/smol", messages=messages, max_tokens=1)
+    assert reply.json()["input_tokens"] == answer.json()["usage"]["prompt_tokens"]
+
+
 @pytest.fixture(scope="module")
 def weights() -> Path:
     """The converted model."""
@@ -150,6 +165,7 @@ async def test_a_real_vllm_answers_also_in_sagemakers_frames(
             redis_url, backend="vllm", base_url=f"{address}/v1", model="smol"
         ) as gateway:
             direct = await ask(gateway)
+            await count(gateway)
         async with (
             shim(address) as framed,
             gateway_before(

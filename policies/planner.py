@@ -23,6 +23,9 @@ TOOLS_OVERHEAD_TOKENS = 1024
 """What an upstream may itself tell a model of its tools: with small bodies more than they have
 bytes, as Anthropic's recorded answers show."""
 
+UNKNOWN_WINDOW_TOKENS = 1_048_576
+"""What files and videos are held at where no window is known: the largest that is common."""
+
 LIKELY_OUTPUT_TOKENS = 300
 """The output assumed when endpoints are compared by cost."""
 
@@ -54,7 +57,7 @@ def _candidate(context: RouteContext, view: EndpointView) -> Candidate:
     tight = window is not None and context.generates and prompt_bound + least > window
     prompt_bound += context.images * view.max_image_tokens
     if not UNBOUNDED.isdisjoint(context.required):
-        prompt_bound = max(prompt_bound, view.context_tokens or 0)
+        prompt_bound = max(prompt_bound, view.context_tokens or UNKNOWN_WINDOW_TOKENS)
     hold = worst_case_nanodollars(
         view.tariff,
         prompt_bound=prompt_bound,

@@ -16,6 +16,7 @@ from policies.charging import Bounds, Delivered, Outcome, bill
 from policies.planner import (
     PROMPT_OVERHEAD_TOKENS,
     TOOLS_OVERHEAD_TOKENS,
+    UNKNOWN_WINDOW_TOKENS,
     output_bound,
     overhead_tokens,
     plan,
@@ -221,13 +222,14 @@ def test_media_whose_bytes_bound_nothing_are_held_at_the_window(part: str) -> No
 
 
 @pytest.mark.parametrize("part", ["file", "video_url"])
-def test_media_need_a_window_or_a_price_of_nothing(part: str) -> None:
-    """Without either nothing says what they may cost."""
+def test_media_without_a_known_window_are_held_at_the_largest_that_is_common(part: str) -> None:
+    """Nothing else says what they may cost; a known window is taken, whichever it is."""
     context = replace(CONTEXT, required=frozenset({part}))
-    route = plan(context, [view("a"), view("b", 1, Price(0, 0))], POLICIES)
-    assert [candidate.view.id for candidate in route.candidates] == ["b"]
-    assert route.rejections[0].fields == (part,)
-    assert "context_tokens" in route.rejections[0].detail
+    small = replace(view("b", 1), context_tokens=8_192)
+    route = plan(context, [view("a"), small], POLICIES)
+    held = {candidate.view.id: candidate.prompt_bound for candidate in route.candidates}
+    assert held == {"a": UNKNOWN_WINDOW_TOKENS, "b": 8_192}
+    assert route.rejections == ()
 
 
 def test_tools_are_held_with_what_models_are_told_about_them() -> None:

@@ -186,6 +186,9 @@ class ServerSettings(Frozen):
     keepalive_ms: int = Field(15_000, gt=0)
     slow_reader_s: float = Field(30.0, gt=0)
     drain_seconds: float = Field(30.0, gt=0)
+    reload_ready_seconds: float = Field(900.0, gt=0)
+    """How long workers and engines that SIGHUP starts may take; then the old ones stay."""
+
     reload_drain_seconds: float = Field(900.0, gt=0)
     """How long open streams may go on after SIGHUP, in workers of the old configuration."""
 

@@ -188,7 +188,7 @@ class House:
             workers = Group(
                 "workers",
                 new._workers(),
-                ready=lambda failing: new._until_ready(lambda: ended() or failing()),
+                ready=lambda failing: new._ready_in_time(lambda: ended() or failing()),
             )
             await self._tree.living.replace(workers, settings.server.reload_drain_seconds)
         except BaseException:
@@ -262,6 +262,21 @@ class House:
         self.options.say(*self._greeting(key))
         sys.stdout.flush()
         self.lock.update(announced=True)
+
+    async def _ready_in_time(self, is_failing: IsFailing) -> None:
+        """Wait for what a reload has started.
+
+        Raises:
+            StartFailed: it ends at once, or takes too long.
+        """
+        limit_s = self.settings.server.reload_ready_seconds
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._until_ready(is_failing)
+        except TimeoutError:
+            raise StartFailed(
+                f"what is started is not ready after {limit_s:g} s (server.reload_ready_seconds)"
+            ) from None
 
     async def _until_ready(self, is_failing: IsFailing = _never) -> None:
         loop = asyncio.get_running_loop()

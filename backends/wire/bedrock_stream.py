@@ -25,6 +25,7 @@ from backends.types import (
     Usage,
 )
 from backends.wire.aws_frames import Frames, named
+from backends.wire.bedrock_citations import annotation
 from backends.wire.decoder import AnswerDecoder, Framing, count, half, json_text
 from backends.wire.details import ANTHROPIC
 
@@ -314,11 +315,10 @@ class ConverseDecoder(AnswerDecoder):
             data = base64.b64encode(b"".join(block.pieces)).decode()
             self.say(events, ImageDelta(0, f"data:image/{block.image};base64,{data}"))
         span = (block.start, self._said)
-        linked = [entry for c in block.citations if (entry := _link(c, span)) is not None]
-        if linked:
-            events.append(AnnotationDelta(0, linked))
-        others = [c for c in block.citations if _link(c, span) is None]
-        if others:
+        told = [(citation, annotation(citation, span)) for citation in block.citations]
+        if shown := [entry for _, entry in told if entry is not None]:
+            events.append(AnnotationDelta(0, shown))
+        if others := [citation for citation, entry in told if entry is None]:
             self.extras.setdefault("citations", []).extend(others)
 
 
@@ -332,27 +332,6 @@ def read_usage(usage: Any) -> Usage | HalfUsage | None:
     read = count(usage.get("cacheReadInputTokens"))
     written = count(usage.get("cacheWriteInputTokens"))
     return Usage(fresh + (read or 0) + (written or 0), output, read, written)
-
-
-def _link(citation: Mapping[str, Any], span: tuple[int, int]) -> dict[str, Any] | None:
-    """Return a citation of a web page in OpenAI's shape; None for one of a document."""
-    location = citation.get("location")
-    web = location.get("web") if isinstance(location, Mapping) else None
-    url = (web.get("url") if isinstance(web, Mapping) else None) or citation.get("source")
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        return None
-    source = citation.get("sourceContent")
-    pieces = source if isinstance(source, list) else ()
-    texts = [piece.get("text") for piece in pieces if isinstance(piece, Mapping)]
-    link: dict[str, Any] = {
-        "url": url,
-        "title": citation.get("title") or "",
-        "start_index": span[0],
-        "end_index": span[1],
-    }
-    if content := "".join(text for text in texts if isinstance(text, str)):
-        link["content"] = content
-    return {"type": "url_citation", "url_citation": link}
 
 
 def _deltas(block: _Content) -> Iterator[_Delta]:

@@ -202,8 +202,8 @@ def test_an_image_comes_whole() -> None:
     assert collected(events).choices[0].images == ["data:image/webp;base64,YWJj"]
 
 
-def test_citations_of_pages_are_annotations_and_those_of_documents_extras() -> None:
-    """OpenAI's shape has a place for the one, and none for the other."""
+def test_citations_are_annotations_and_extras_where_they_name_no_place() -> None:
+    """Links in OpenAI's shape; places in documents as Anthropic's own API tells them."""
     page = {
         "title": "Facts",
         "source": "https://example.com/facts",
@@ -217,6 +217,7 @@ def test_citations_of_pages_are_annotations_and_those_of_documents_extras() -> N
         delta(1, citation=page),
         delta(1, text="it is."),
         delta(1, citation=paper),
+        delta(1, citation={"title": "nowhere"}),
         ended(1),
         stop(),
         metadata(),
@@ -228,9 +229,20 @@ def test_citations_of_pages_are_annotations_and_those_of_documents_extras() -> N
         "end_index": 12,
         "content": "It is.",
     }
-    expected = [{"type": "url_citation", "url_citation": link}]
+    place = {
+        "type": "page_location",
+        "cited_text": "",
+        "document_index": 0,
+        "document_title": "paper",
+        "start_page_number": 1,
+        "end_page_number": 0,
+    }
+    expected = [
+        {"type": "url_citation", "url_citation": link},
+        {"type": "citation", "citation": place},
+    ]
     assert collected(events).choices[0].annotations == expected
-    assert finish.extras == {"citations": [paper]}
+    assert finish.extras == {"citations": [{"title": "nowhere"}]}
 
 
 def test_tools_of_the_server_are_no_calls_for_the_client() -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from backends.types import ReasoningDelta
 from backends.wire.calls import is_whole
-from backends.wire.details import merge_details
+from backends.wire.details import WORDS, merge_details
 from backends.wire.responses_items import UNKNOWN
 
 Told = list[tuple[str, dict[str, Any]]]
-
-_TEXTS: Final = {"reasoning.summary": "summary", "reasoning.text": "text"}
 
 
 class Item(ABC):
@@ -154,7 +152,7 @@ class Thought(Item):
             data = self._fields.get("encrypted_content") or ""
             self._fields["encrypted_content"] = data + str(detail.get("data") or "")
             return []
-        field = _TEXTS.get(str(detail.get("type")))
+        field = WORDS.get(str(detail.get("type")))
         text = detail.get(field) if field else None
         if field is None or not isinstance(text, str) or not text:
             return []
@@ -281,7 +279,7 @@ def thoughts_of(event: ReasoningDelta) -> list[dict[str, Any]]:
     given = event.details if isinstance(event.details, list) else []
     details: list[Any] = []
     merge_details(details, (detail for detail in given if isinstance(detail, dict)))
-    if event.text and not any(detail.get("type") in _TEXTS for detail in details):
+    if event.text and not any(detail.get("type") in WORDS for detail in details):
         details.insert(0, {"type": "reasoning.text", "text": event.text})
     return details
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from backends.types import (
     AnnotationDelta,
@@ -23,9 +23,17 @@ from backends.types import (
 from backends.wire.calls import is_whole
 from backends.wire.details import ANTHROPIC
 from backends.wire.messages_blocks import wrap
+from backends.wire.messages_upstream import call_input
 
 Told = list[tuple[str, dict[str, Any]]]
 """Events of a stream: type and fields."""
+
+_PIECES: Final = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+}
+"""Deltas that add to a text, and where they have it."""
 
 
 class Blocks:
@@ -102,7 +110,7 @@ class Blocks:
             case AnnotationDelta():
                 return self._cite(event.annotations)
             case ImageDelta():
-                return self._whole(image_block(event.url))
+                return self._whole(_image(event.url))
             case _:
                 raise AssertionError("a vector is no answer of a chat")
 
@@ -132,7 +140,7 @@ class Blocks:
                 told += self._begin_thinking()
             told.append(self._part({"type": "thinking_delta", "thinking": event.text}))
         for detail in event.details if isinstance(event.details, list) else ():
-            block = carried(detail)
+            block = _carried(detail)
             if block is None:
                 continue
             if block["type"] == "redacted_thinking":
@@ -159,13 +167,53 @@ class Blocks:
     def _cite(self, annotations: Iterable[Any]) -> Told:
         told = [] if self._kind == "text" else self._begin_text()
         for annotation in annotations:
-            delta = {"type": "citations_delta", "citation": citation(annotation)}
+            delta = {"type": "citations_delta", "citation": _citation(annotation)}
             told.append(self._part(delta))
         self._cited = True  # text from here on is of another block
         return told
 
 
-def carried(detail: Any) -> dict[str, Any] | None:
+class Content:
+    """The blocks as a client puts them together of what it is told.
+
+    Attributes:
+        blocks: so far.
+    """
+
+    def __init__(self) -> None:
+        """Start before the first block."""
+        self.blocks: list[dict[str, Any]] = []
+        self._pieces: list[str] = []
+
+    def take(self, told: Told) -> None:
+        """Take what is told next."""
+        for kind, fields in told:
+            if kind == "content_block_start":
+                self.blocks.append(dict(fields["content_block"]))
+            elif kind == "content_block_delta":
+                self._grow(self.blocks[-1], fields["delta"])
+            else:
+                self._end(self.blocks[-1])
+
+    def _grow(self, block: dict[str, Any], delta: Mapping[str, Any]) -> None:
+        kind = delta["type"]
+        if kind in _PIECES:
+            self._pieces.append(delta[_PIECES[kind]])
+        elif kind == "signature_delta":
+            block["signature"] = delta["signature"]
+        else:
+            block.setdefault("citations", []).append(delta["citation"])
+
+    def _end(self, block: dict[str, Any]) -> None:
+        text, kind = "".join(self._pieces), block["type"]
+        self._pieces = []
+        if kind == "tool_use":
+            block["input"] = call_input(text)
+        elif kind in ("text", "thinking"):
+            block[kind] = text
+
+
+def _carried(detail: Any) -> dict[str, Any] | None:
     """Return the block or the signature that hands a detail back; None for plain text."""
     if not isinstance(detail, dict) or not (detail.get("signature") or detail.get("data")):
         return None
@@ -176,7 +224,7 @@ def carried(detail: Any) -> dict[str, Any] | None:
     return {"type": "redacted_thinking", "data": detail["data"]}
 
 
-def citation(annotation: Any) -> Any:
+def _citation(annotation: Any) -> Any:
     """Return a citation of this wire: the one that there was, or OpenAI's in its shape."""
     if not isinstance(annotation, dict) or isinstance(annotation.get("citation"), dict):
         return annotation["citation"] if isinstance(annotation, dict) else annotation
@@ -192,7 +240,7 @@ def citation(annotation: Any) -> Any:
     }
 
 
-def image_block(url: str) -> dict[str, Any]:
+def _image(url: str) -> dict[str, Any]:
     """Return an image that a model made; this wire itself has only those of prompts."""
     head, _, data = url.partition(";base64,")
     if data and head.startswith("data:"):

@@ -22,8 +22,7 @@ from backends.types import (
     TextDelta,
     Usage,
 )
-from backends.wire.messages_content import Blocks, Told, carried, citation, image_block
-from backends.wire.messages_upstream import call_input
+from backends.wire.messages_content import Blocks, Content, Told
 from backends.wire.openai_reply import usage_body
 
 _OWN_WORDS: Final = frozenset({
@@ -195,33 +194,9 @@ def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _content(choice: Choice) -> list[dict[str, Any]]:
-    blocks = _thoughts(choice)
-    if text := choice.text + choice.refusal:
-        block: dict[str, Any] = {"type": "text", "text": text}
-        if choice.annotations:
-            block["citations"] = [citation(entry) for entry in choice.annotations]
-        blocks.append(block)
-    blocks += [image_block(url) for url in choice.images]
-    blocks += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": call_input(call.arguments)}
-        for call in choice.calls
-    ]
-    return blocks
-
-
-def _thoughts(choice: Choice) -> list[dict[str, Any]]:
-    """Return the reasoning: block by block where its details say so, else as one."""
-    blocks: list[dict[str, Any]] = []
-    for detail in choice.details:
-        handed = carried(detail)
-        text = (detail.get("text") or detail.get("summary")) if isinstance(detail, dict) else None
-        if handed is not None and handed["type"] == "thinking":
-            blocks.append({**handed, "thinking": text or ""})
-            continue
-        if isinstance(text, str) and text:
-            blocks.append({"type": "thinking", "thinking": text, "signature": ""})
-        if handed is not None:
-            blocks.append(handed)
-    if choice.reasoning and not any(block.get("thinking") for block in blocks):
-        blocks.insert(0, {"type": "thinking", "thinking": choice.reasoning, "signature": ""})
-    return blocks
+    """Return what the stream's events of the same answer add up to."""
+    blocks, content = Blocks(), Content()
+    for event in choice.events:
+        content.take(blocks.delta(event))
+    content.take(blocks.release() + blocks.close())
+    return content.blocks

@@ -146,11 +146,11 @@ def test_a_long_answer_in_small_pieces_is_put_together_in_one_go(details: Any) -
 
     def spent_s(count: int) -> float:
         events = pieces(count)
-        start = time.perf_counter()
+        start = time.process_time()
         collector = Collector()
         collector.add(events)
         assert len(collector.answer().choices[0].reasoning) == 4 * count
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     few = min(spent_s(10_000) for _ in range(3))
     assert min(spent_s(100_000) for _ in range(3)) < 40 * few

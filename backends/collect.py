@@ -12,6 +12,7 @@ from backends.types import (
     Finish,
     FinishReason,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     ResponseStart,
@@ -180,6 +181,8 @@ def _choice(index: int, runs: Iterable[_Run]) -> Choice:
                 choice.annotations.extend(event.annotations)
             case VectorDelta():
                 choice.vector = event.vector
+            case MessageStart():
+                pass  # of the order only
     choice.text, choice.reasoning, choice.refusal = map("".join, (texts, thoughts, refusals))
     for call, pieces in calls.values():
         call.arguments = "".join(pieces)

@@ -15,6 +15,7 @@ from backends.types import (
     AnnotationDelta,
     Delta,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -109,6 +110,8 @@ class Blocks:
                 return self._tool(event)
             case AnnotationDelta():
                 return self._cite(event.annotations)
+            case MessageStart():
+                return self.close() if self._kind == "text" else []
             case ImageDelta():
                 return self._whole(_image(event.url))
             case _:

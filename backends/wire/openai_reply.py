@@ -17,10 +17,12 @@ from backends.types import (
     AnnotationDelta,
     AnswerHead,
     ChatRequest,
+    Content,
     Cost,
     Delta,
     Finish,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -91,6 +93,8 @@ class ChunkEncoder:
             if not event.index and event.logprobs is None:  # nearly every event of a stream
                 return b"".join((self._text, _encode(event.text), _PLAIN_END))
             logprobs = event.logprobs
+        if isinstance(event, MessageStart):
+            return b""  # a chat's answer is one message
         choice = {
             "index": event.index,
             "delta": self._numbered(event.index, _delta_body(event)),
@@ -187,7 +191,7 @@ def _head_fields(head: AnswerHead, kind: str) -> dict[str, Any]:
     }
 
 
-def _delta_body(event: Delta) -> dict[str, Any]:
+def _delta_body(event: Content | AnnotationDelta) -> dict[str, Any]:
     match event:
         case TextDelta():
             return {"role": "assistant", "content": event.text}

@@ -44,9 +44,10 @@ class Item(ABC):
 class Message(Item):
     """What the assistant says: parts of text and refusal."""
 
-    def __init__(self, name: str) -> None:
-        """See ``Item``."""
+    def __init__(self, name: str, phase: str | None = None) -> None:
+        """See ``Item``; ``phase`` says what the message is for."""
         super().__init__(name)
+        self._phase = {} if phase is None else {"phase": phase}
         self._parts: list[dict[str, Any]] = []
         self.pieces: list[str] = []
         """Of the open part; the encoder adds those that it tells itself."""
@@ -126,6 +127,7 @@ class Message(Item):
             "role": "assistant",
             "status": status or self.status,
             "content": self._parts,
+            **self._phase,
         }
 
 

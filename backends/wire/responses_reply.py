@@ -24,6 +24,7 @@ from backends.types import (
     Finish,
     FinishReason,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -114,6 +115,8 @@ class ResponsesEncoder:
                 )
             case ReasoningDelta():
                 return self._thought(event)
+            case MessageStart():
+                return self._close() + self._begin(Message(self._name("msg"), event.phase))
             case ImageDelta():
                 return (
                     self._close()

@@ -18,6 +18,7 @@ from backends.types import (
     AnnotationDelta,
     FinishReason,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
@@ -76,6 +77,8 @@ class ResponsesDecoder(AnswerDecoder):
         self._places: dict[str, list[Place]] = {}
         self._entries: dict[tuple[Place, str, int], int] = {}
         self._over: set[Place] = set()
+        self._latest = ""
+        """The type of the item that began last."""
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
@@ -129,7 +132,11 @@ class ResponsesDecoder(AnswerDecoder):
         """An item begins; its first id names it, whatever later events call it."""
         if place not in self._ids:
             self._ids[place] = None
-            self._places.setdefault(str(item.get("type")), []).append(place)
+            kind, phase = str(item.get("type")), word(item.get("phase"))
+            if kind == "message" and (phase or self._latest == kind):
+                events.append(MessageStart(0, phase))
+            self._latest = kind
+            self._places.setdefault(kind, []).append(place)
         self._ids[place] = self._ids[place] or word(item.get("id"))
         if item.get("type") == "function_call":
             position = self._positions.setdefault(place, len(self._positions))

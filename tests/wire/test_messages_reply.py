@@ -20,6 +20,7 @@ from backends.types import (
     Delta,
     Finish,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -187,6 +188,12 @@ def test_another_kind_of_delta_closes_the_open_block() -> None:
             "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"},
         },
     ]
+
+
+def test_messages_of_one_answer_are_blocks_of_their_own() -> None:
+    """Where an upstream's answer has several in a row."""
+    found = message(sent(TextDelta(0, "I look."), MessageStart(0), TextDelta(0, "Found it.")))
+    assert [block["text"] for block in found] == ["I look.", "Found it."]
 
 
 def test_a_signature_ends_its_block() -> None:

@@ -17,6 +17,7 @@ from backends.types import (
     Finish,
     FinishReason,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -69,6 +70,7 @@ _kinds: tuple[st.SearchStrategy[Delta], ...] = (
     st.builds(twice, _text),
     st.just(AnnotationDelta(0, [_CITED])),
     st.just(ImageDelta(0, "data:image/png;base64,AAAA")),
+    st.builds(MessageStart, st.just(0), st.sampled_from([None, "commentary"])),
 )
 _runs = st.one_of([st.lists(kind, min_size=1, max_size=3) for kind in _kinds])
 """The same kind is likely to follow itself."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from backends.types import (
     AnnotationDelta,
     Delta,
@@ -32,6 +34,7 @@ class ToolCall:
     id: str = ""
     name: str = ""
     arguments: str = ""
+    custom: bool = False
 
 
 @dataclass(slots=True)
@@ -124,7 +127,7 @@ class _Run:
             case RefusalDelta():
                 return RefusalDelta(first.index, text)
             case ToolCallDelta():
-                return ToolCallDelta(first.index, first.call_index, first.id, first.name, text)
+                return msgspec.structs.replace(first, arguments=text)
             case ReasoningDelta() if isinstance(self.kin, dict):
                 words = WORDS[self.kin["type"]]
                 return ReasoningDelta(first.index, text, [{**first.details[0], words: text}])
@@ -142,7 +145,8 @@ def _piece(event: Delta) -> tuple[Any, str]:
     if isinstance(event, RefusalDelta):
         return RefusalDelta, event.text
     if isinstance(event, ToolCallDelta):
-        return event.call_index, event.arguments
+        says = event.arguments or event.name  # else it ends the call
+        return event.call_index if says else None, event.arguments
     if not isinstance(event, ReasoningDelta):
         return None, ""
     text, details = event.text, event.details
@@ -173,7 +177,7 @@ def _choice(index: int, runs: Iterable[_Run]) -> Choice:
             case RefusalDelta():
                 refusals.append(event.text)
             case ToolCallDelta():
-                named = ToolCall(event.id or "", event.name or "")
+                named = ToolCall(event.id or "", event.name or "", custom=event.custom)
                 calls.setdefault(event.call_index, (named, []))[1].append(event.arguments)
             case ImageDelta():
                 choice.images.append(event.url)

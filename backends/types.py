@@ -181,13 +181,17 @@ class MessageStart(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of one tool call. ``id`` and ``name`` come with the first piece only."""
+    """A piece of one tool call. ``id`` and ``name`` come with the first piece only.
+
+    Arguments of a ``custom`` tool of OpenAI's are any text: an empty piece says that it is whole.
+    """
 
     index: int
     call_index: int
     id: str | None
     name: str | None
     arguments: str
+    custom: bool = False
 
 
 class UsageUpdate(msgspec.Struct, frozen=True, gc=False):

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
+import msgspec
+
 from backends.types import (
     AnnotationDelta,
     Delta,
@@ -29,6 +31,7 @@ from backends.wire.messages_upstream import call_input
 Told = list[tuple[str, dict[str, Any]]]
 """Events of a stream: type and fields."""
 
+_encode: Final = msgspec.json.encode
 _PIECES: Final = {
     "text_delta": "text",
     "thinking_delta": "thinking",
@@ -54,6 +57,8 @@ class Blocks:
         """The position of the call that is open."""
         self._said: list[str] = []
         """Its arguments so far."""
+        self._custom: bool | None = None
+        """Of the open call: None of a function, else whether a custom tool's input is whole."""
         self._waiting: dict[int, list[Delta]] = {}
         """Blocks that wait for the open call's end: of calls by position, others below 0."""
 
@@ -66,7 +71,7 @@ class Blocks:
         """Tell what one event becomes."""
         if self._kind != "tool_use" or self._is_of_the_call(event):
             return self._tell(event)
-        if not self._waiting and is_whole(self._said):
+        if not self._waiting and (is_whole(self._said) if self._custom is None else self._custom):
             return self._tell(event)
         self._wait(event)
         return []
@@ -81,8 +86,9 @@ class Blocks:
         """Tell the end of the open block."""
         if not self._kind:
             return []
-        self._kind, self._cited = "", False
-        return [("content_block_stop", {"index": self.index})]
+        rest = [] if self._custom is None else [self._input('"}')]
+        self._kind, self._cited, self._custom = "", False, None
+        return [*rest, ("content_block_stop", {"index": self.index})]
 
     def waiting(self) -> list[Delta]:
         """Return what waits for the open call's end."""
@@ -161,11 +167,19 @@ class Blocks:
             opened = {"type": "tool_use", "id": event.id, "name": event.name}
             told = self._begin("tool_use", {**opened, "input": {}})
             self._call, self._said = event.call_index, []
+            if event.custom:  # its text travels as the one field of an object
+                self._custom = False
+                told.append(self._input('{"input":"'))
+        elif not event.arguments and self._custom is not None:
+            self._custom = True
         if event.arguments and self._kind == "tool_use":
             self._said.append(event.arguments)
-            piece = {"type": "input_json_delta", "partial_json": event.arguments}
-            told.append(self._part(piece))
+            text = event.arguments
+            told.append(self._input(_encode(text)[1:-1].decode() if event.custom else text))
         return told
+
+    def _input(self, text: str) -> tuple[str, dict[str, Any]]:
+        return self._part({"type": "input_json_delta", "partial_json": text})
 
     def _cite(self, annotations: Iterable[Any]) -> Told:
         told = [] if self._kind == "text" else self._begin_text()

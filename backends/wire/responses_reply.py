@@ -32,7 +32,15 @@ from backends.types import (
     Usage,
 )
 from backends.wire.openai_reply import encode_error, usd
-from backends.wire.responses_output import Call, Image, Item, Message, Thought, thoughts_of
+from backends.wire.responses_output import (
+    Call,
+    CustomCall,
+    Image,
+    Item,
+    Message,
+    Thought,
+    thoughts_of,
+)
 
 __all__ = ["ResponsesEncoder", "encode_answer", "encode_error"]
 
@@ -260,7 +268,7 @@ class ResponsesEncoder:
             self._waiting.setdefault(event.call_index, []).append(event)
             out = self._close()
         elif known is self._call:
-            out = self._told(known, known.say(event.arguments))
+            out = self._told(known, known.say(event))
         else:
             return b""  # whole, and its end was sent: only blanks can follow
         while self._waiting and (self._call is None or self._call.whole):
@@ -271,10 +279,12 @@ class ResponsesEncoder:
         """Open the call that waited longest, and send its pieces."""
         place = next(iter(self._waiting))
         pieces = self._waiting.pop(place)
-        call = Call(self._name("fc"), pieces[0].id or "", pieces[0].name or "")
+        first = pieces[0]
+        kind = CustomCall if first.custom else Call
+        call = kind(self._name(kind.prefix), first.id or "", first.name or "")
         self._calls[place] = self._call = call
         begun = self._begin(call)
-        return begun + b"".join([self._told(call, call.say(piece.arguments)) for piece in pieces])
+        return begun + b"".join([self._told(call, call.say(piece)) for piece in pieces])
 
     def _end_call(self, status: str | None = None) -> bytes:
         """Tell the end of the open call; ``status`` is that of one whose arguments were cut."""

@@ -76,6 +76,12 @@ _runs = st.one_of([st.lists(kind, min_size=1, max_size=3) for kind in _kinds])
 """The same kind is likely to follow itself."""
 
 
+CALLS = [
+    *(["{}"], ["", "{}"], ['{"a"', ":1}"], ['{"b": "}', '"', "}"]),
+    *(["", "*** ", '"é\n', ""], ["x", ""]),  # of custom tools, which an empty piece ends
+]
+
+
 @st.composite
 def answers(draw: st.DrawFn, *, cut: bool = False) -> list[Delta]:
     """Draw the events of one choice: up to three calls, their pieces among all else."""
@@ -83,11 +89,12 @@ def answers(draw: st.DrawFn, *, cut: bool = False) -> list[Delta]:
         list(pieces)
         for pieces in draw(
             st.lists(
-                st.sampled_from([["{}"], ["", "{}"], ['{"a"', ":1}"], ['{"b": "}', '"', "}"]]),
+                st.sampled_from(CALLS),
                 max_size=3,
             )
         )
     ]
+    custom = [pieces[-1] == "" for pieces in left]
     if cut and left:
         left[-1] = left[-1][:1]
     order = [number for number, pieces in enumerate(left) for _ in pieces]
@@ -101,7 +108,7 @@ def answers(draw: st.DrawFn, *, cut: bool = False) -> list[Delta]:
         first = number not in begun
         place = begun.setdefault(number, len(begun))
         names = (f"call_{place}", "f") if first else (None, None)
-        events.append(ToolCallDelta(0, place, *names, left[number].pop(0)))
+        events.append(ToolCallDelta(0, place, *names, left[number].pop(0), custom[number]))
     return events
 
 
@@ -153,7 +160,10 @@ def test_a_chats_message_has_everything_of_one_kind_together(events: list[Delta]
         joined(RefusalDelta),
     )
     assert said["reasoning"] or joined(ReasoningDelta) == ""
-    assert [call["function"]["arguments"] for call in made] == list(calls.values())
+    assert [
+        call["function"]["arguments"] if call["type"] == "function" else call["custom"]["input"]
+        for call in made
+    ] == list(calls.values())
 
 
 INTERLEAVED: list[Delta] = [

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from backends.types import (
     AnnotationDelta,
+    Delta,
+    Finish,
     FinishReason,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
+    ResponseStart,
     StreamEvent,
     TextDelta,
     ToolCallDelta,
+    UsageUpdate,
     VectorDelta,
 )
-from backends.types import Finish as FinishEvent
-from backends.wire.details import merge_details
+from backends.wire.details import WORDS, merge_details
 
 
 @dataclass(slots=True)
@@ -28,6 +34,7 @@ class ToolCall:
     id: str = ""
     name: str = ""
     arguments: str = ""
+    custom: bool = False
 
 
 @dataclass(slots=True)
@@ -46,6 +53,9 @@ class Choice:
     vector: list[float] | str | None = None
     reason: FinishReason = "stop"
     raw_reason: str = ""
+    events: Sequence[Delta] = field(default=(), compare=False)
+    """The same in the order in which it came, for dialects that tell it in order: pieces that
+    stood side by side are one, and an encoder says the same of them."""
 
 
 @dataclass(slots=True)
@@ -61,69 +71,124 @@ class Collector:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._choices: dict[int, Choice] = {}
-        self._extras: dict[str, Any] | None = None
-        self._texts: dict[tuple[int, str], list[str]] = {}
-        self._calls: dict[tuple[int, int], tuple[ToolCall, list[str]]] = {}
+        self._runs: dict[int, list[_Run]] = {}
+        self._finish: Finish | None = None
 
     def add(self, events: Iterable[StreamEvent]) -> None:
         """Take the next events."""
         for event in events:
+            logprobs: Any = None
             match event:
-                case TextDelta():
-                    self._text(event.index, "text", event.text)
-                    if event.logprobs:
-                        content = event.logprobs.get("content")
-                        self._choice(event.index).logprobs.extend(content or ())
-                case ReasoningDelta():
-                    self._text(event.index, "reasoning", event.text)
-                    merge_details(self._choice(event.index).details, event.details or ())
-                case RefusalDelta():
-                    self._text(event.index, "refusal", event.text)
-                case ToolCallDelta():
-                    self._call(event)
-                case ImageDelta():
-                    self._choice(event.index).images.append(event.url)
-                case AnnotationDelta():
-                    self._choice(event.index).annotations.extend(event.annotations)
-                case VectorDelta():
-                    self._choice(event.index).vector = event.vector
-                case FinishEvent():
-                    self._extras = event.extras
-                    for end in event.choices:
-                        choice = self._choice(end.index)
-                        choice.reason, choice.raw_reason = end.reason, end.raw_reason
+                case TextDelta():  # nearly every event
+                    kin, text, logprobs = TextDelta, event.text, event.logprobs
+                case Finish():
+                    self._finish = event
+                    continue
+                case ResponseStart() | UsageUpdate():
+                    continue
                 case _:
-                    pass
+                    kin, text = _piece(event)
+            runs = self._runs.get(event.index)
+            if runs is None:
+                runs = self._runs[event.index] = []
+            if not runs or kin is None or runs[-1].kin != kin:
+                runs.append(_Run(event, kin))
+            run = runs[-1]
+            run.pieces.append(text)
+            if logprobs:
+                run.tokens.extend(logprobs.get("content") or ())
 
     def answer(self) -> ChatAnswer:
         """Return everything taken so far."""
-        for (index, name), pieces in self._texts.items():
-            setattr(self._choice(index), name, "".join(pieces))
-        for call, pieces in self._calls.values():
-            call.arguments = "".join(pieces)
-        choices = [self._choices[index] for index in sorted(self._choices)]
-        return ChatAnswer(choices, self._extras)
+        choices = {index: _choice(index, runs) for index, runs in self._runs.items()}
+        for end in self._finish.choices if self._finish else ():
+            choice = choices.setdefault(end.index, Choice(end.index))
+            choice.reason, choice.raw_reason = end.reason, end.raw_reason
+        extras = self._finish.extras if self._finish else None
+        return ChatAnswer([choices[index] for index in sorted(choices)], extras)
 
-    def _choice(self, index: int) -> Choice:
-        if index not in self._choices:
-            self._choices[index] = Choice(index)
-        return self._choices[index]
 
-    def _text(self, index: int, name: str, piece: str) -> None:
-        pieces = self._texts.get((index, name))
-        if pieces is None:
-            self._choice(index)
-            pieces = self._texts[index, name] = []
-        pieces.append(piece)
+@dataclass(slots=True)
+class _Run:
+    """Deltas that stood side by side, of which no encoder says more than of their sum."""
 
-    def _call(self, event: ToolCallDelta) -> None:
-        key = (event.index, event.call_index)
-        if key not in self._calls:
-            call = ToolCall()
-            self._calls[key] = (call, [])
-            self._choice(event.index).calls.append(call)
-        call, pieces = self._calls[key]
-        call.id = call.id or event.id or ""
-        call.name = call.name or event.name or ""
-        pieces.append(event.arguments)
+    first: Delta
+    kin: Any
+    pieces: list[str] = field(default_factory=list)
+    tokens: list[Any] = field(default_factory=list)
+
+    def sum(self) -> Delta:
+        """Return one delta for all of them."""
+        first, text = self.first, "".join(self.pieces)
+        match first:
+            case TextDelta():
+                logprobs = {"content": self.tokens} if self.tokens else None
+                return TextDelta(first.index, text, logprobs)
+            case RefusalDelta():
+                return RefusalDelta(first.index, text)
+            case ToolCallDelta():
+                return msgspec.structs.replace(first, arguments=text)
+            case ReasoningDelta() if isinstance(self.kin, dict):
+                words = WORDS[self.kin["type"]]
+                return ReasoningDelta(first.index, text, [{**first.details[0], words: text}])
+            case ReasoningDelta():
+                return ReasoningDelta(first.index, text, first.details)
+            case _:
+                return first
+
+
+def _piece(event: Delta) -> tuple[Any, str]:
+    """Return what a delta shares with those that it adds up with (None: with none), and its text.
+
+    Reasoning that is signed or encrypted stands alone, because it ends what is signed.
+    """
+    if isinstance(event, RefusalDelta):
+        return RefusalDelta, event.text
+    if isinstance(event, ToolCallDelta):
+        says = event.arguments or event.name  # else it ends the call
+        return event.call_index if says else None, event.arguments
+    if not isinstance(event, ReasoningDelta):
+        return None, ""
+    text, details = event.text, event.details
+    if not details:
+        return ReasoningDelta, text
+    detail = details[0] if isinstance(details, list) and len(details) == 1 else None
+    if not isinstance(detail, dict) or detail.get("signature") or detail.get("data"):
+        return None, text
+    words = WORDS.get(str(detail.get("type")))
+    if words is None or detail.get(words) != text or detail.get("index") is None:
+        return None, text
+    return {name: value for name, value in detail.items() if name != words}, text
+
+
+def _choice(index: int, runs: Iterable[_Run]) -> Choice:
+    events = [run.sum() for run in runs]
+    choice = Choice(index, events=events)
+    texts, thoughts, refusals = list[str](), list[str](), list[str]()
+    calls: dict[int, tuple[ToolCall, list[str]]] = {}
+    for event in events:
+        match event:
+            case TextDelta():
+                texts.append(event.text)
+                choice.logprobs.extend(event.logprobs["content"] if event.logprobs else ())
+            case ReasoningDelta():
+                thoughts.append(event.text)
+                merge_details(choice.details, event.details or ())
+            case RefusalDelta():
+                refusals.append(event.text)
+            case ToolCallDelta():
+                named = ToolCall(event.id or "", event.name or "", custom=event.custom)
+                calls.setdefault(event.call_index, (named, []))[1].append(event.arguments)
+            case ImageDelta():
+                choice.images.append(event.url)
+            case AnnotationDelta():
+                choice.annotations.extend(event.annotations)
+            case VectorDelta():
+                choice.vector = event.vector
+            case MessageStart():
+                pass  # of the order only
+    choice.text, choice.reasoning, choice.refusal = map("".join, (texts, thoughts, refusals))
+    for call, pieces in calls.values():
+        call.arguments = "".join(pieces)
+        choice.calls.append(call)
+    return choice

@@ -15,6 +15,7 @@ from backends.transport import Post, Transport
 from backends.types import ChatRequest
 from backends.vendors import API, Vendor
 from backends.wire import embeddings_request, responses_request
+from backends.wire.checks import CUSTOM_TOOLS
 from backends.wire.completions_request import COMPLETIONS_FIELDS, UPSTREAM_FIELDS
 from backends.wire.completions_request import encode_request as encode_completions
 from backends.wire.completions_stream import CompletionsDecoder
@@ -121,9 +122,8 @@ def fields_of(api: API) -> frozenset[str]:
     """Return the request fields and part types that an API can honor at all."""
     if api == "completions":
         return UPSTREAM_FIELDS | COMPLETIONS_FIELDS | EMBEDDINGS_FIELDS
-    if api == "responses":
-        return RESPONSES_FIELDS | EMBEDDINGS_FIELDS
-    return CHAT_FIELDS | EMBEDDINGS_FIELDS
+    fields = RESPONSES_FIELDS if api == "responses" else CHAT_FIELDS
+    return fields | EMBEDDINGS_FIELDS | {CUSTOM_TOOLS}
 
 
 def need_address(config: BackendConfig, example: str) -> None:

@@ -170,14 +170,28 @@ class AnnotationDelta(msgspec.Struct, frozen=True, gc=False):
     annotations: list[dict[str, Any]]
 
 
+class MessageStart(msgspec.Struct, frozen=True, gc=False):
+    """What one choice says from here on is a message of its own.
+
+    Said of one that follows another, or that has a ``phase``: some models want it handed back.
+    """
+
+    index: int
+    phase: str | None = None
+
+
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of one tool call. ``id`` and ``name`` come with the first piece only."""
+    """A piece of one tool call. ``id`` and ``name`` come with the first piece only.
+
+    Arguments of a ``custom`` tool of OpenAI's are any text: an empty piece says that it is whole.
+    """
 
     index: int
     call_index: int
     id: str | None
     name: str | None
     arguments: str
+    custom: bool = False
 
 
 class UsageUpdate(msgspec.Struct, frozen=True, gc=False):
@@ -210,7 +224,7 @@ class Finish(msgspec.Struct, frozen=True):
 Content: TypeAlias = (
     TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ImageDelta | VectorDelta
 )
-Delta: TypeAlias = Content | AnnotationDelta
+Delta: TypeAlias = Content | AnnotationDelta | MessageStart
 """What an encoder of a client's dialect writes."""
 
 StreamEvent: TypeAlias = ResponseStart | Delta | UsageUpdate | Finish
@@ -219,7 +233,7 @@ StreamEvent: TypeAlias = ResponseStart | Delta | UsageUpdate | Finish
 CONTENT = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, ImageDelta, VectorDelta)
 """Event types that are content: the first one commits the answer to its endpoint."""
 
-DELTAS = (*CONTENT, AnnotationDelta)
+DELTAS = (*CONTENT, AnnotationDelta, MessageStart)
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):

@@ -259,7 +259,7 @@ class Dispatcher:
         request = narrowed(exchange.request, exchange.candidate)
         whole = request.operation == "embeddings"
         first_s = endpoint.whole_s if whole else endpoint.first_token_s
-        early: list[StreamEvent] = []  # citations before any content, which commit nothing
+        early: list[StreamEvent] = []  # before any content; it commits nothing
         try:
             with watch:
                 watch.arm("first_token", min(opened + first_s, deadline))

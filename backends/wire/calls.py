@@ -15,13 +15,14 @@ Place: TypeAlias = tuple[int, int]
 
 
 class _Call:
-    __slots__ = ("ended", "id", "name", "opened", "said")
+    __slots__ = ("custom", "ended", "id", "name", "opened", "said")
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
         self.opened = False
         self.ended = False
+        self.custom = False
         self.said = ""
         """Arguments that came before the name; afterwards, the last of those that were sent."""
 
@@ -43,6 +44,11 @@ class ToolCalls:
         """Return the id under which a call goes out; empty before its name is known."""
         return self._calls[place].id
 
+    def custom(self, place: Place) -> None:
+        """Say that the call there, which begins, is of a custom tool."""
+        call = self._calls.setdefault(place, _Call())
+        call.custom = call.custom or not call.opened
+
     def add(
         self,
         events: list[StreamEvent],
@@ -61,10 +67,13 @@ class ToolCalls:
                 self._open(events, place, call)
         elif arguments:
             call.said = arguments if arguments.strip() else call.said
-            events.append(ToolCallDelta(*place, None, None, arguments))
+            events.append(ToolCallDelta(*place, None, None, arguments, call.custom))
 
     def end(self, events: list[StreamEvent], place: Place) -> None:
-        """A call is complete: without arguments it gets an empty object, without name one."""
+        """A call is complete: without arguments it gets an empty object, without name one.
+
+        Of a custom one it is said.
+        """
         call = self._calls[place]
         if call.ended:
             return
@@ -72,7 +81,9 @@ class ToolCalls:
         if not call.opened:
             call.name = "tool"
             self._open(events, place, call)
-        if not call.said.strip():
+        if call.custom:
+            events.append(ToolCallDelta(*place, None, None, "", custom=True))
+        elif not call.said.strip():
             events.append(ToolCallDelta(*place, None, None, "{}"))
 
     def any_of(self, index: int) -> bool:
@@ -89,7 +100,7 @@ class ToolCalls:
             call.id = self._new_id()
         self._ids.add(call.id)
         call.opened = True
-        events.append(ToolCallDelta(*place, call.id, call.name, call.said))
+        events.append(ToolCallDelta(*place, call.id, call.name, call.said, call.custom))
 
 
 def call_id() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from backends.types import utf8_bytes
 
@@ -210,6 +210,10 @@ def breakpoint_of(path: str, value: Mapping[str, Any]) -> None:
         cache_control(f"{path}.cache_control", value["cache_control"])
 
 
+CUSTOM_TOOLS: Final = "tools.custom"
+"""What an endpoint must honor where tools take free text."""
+
+
 class Content:
     """Counts what messages carry: text, images, and what an endpoint must understand."""
 
@@ -224,6 +228,8 @@ class Content:
         """Add one checked message."""
         if message["role"] == "tool" or message.get("tool_calls"):
             self.required.add("tools")
+        if any(call.get("type") == "custom" for call in message.get("tool_calls") or ()):
+            self.required.add(CUSTOM_TOOLS)
         content = message.get("content") or ()
         if isinstance(content, str):
             self.text_bytes += utf8_bytes(content)

@@ -16,6 +16,9 @@ OPENAI: Final = "openai-responses-v1"
 XAI: Final = "xai-responses-v1"
 GOOGLE: Final = "google-gemini-v1"
 
+WORDS: Final = {"reasoning.summary": "summary", "reasoning.text": "text"}
+"""Where the words stand, by the type of an entry; others have none."""
+
 _TEXTS: Final = ("text", "summary", "data")
 
 

@@ -1,39 +1,28 @@
 """Anthropic Messages answers, as our clients get them: events in, bytes out.
 
-Blocks never interleave: an event of another kind closes the open block, and pieces of a second
-tool call wait until the first is complete. ``usage`` has OpenRouter's ``cost`` beside
-Anthropic's counts. Source: the Messages streaming reference and the types of Anthropic's SDK
-2.12 (read 2026-11).
+``usage`` has OpenRouter's ``cost`` beside Anthropic's counts. Source: the Messages streaming
+reference and the types of Anthropic's SDK 2.12 (read 2026-11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from backends.collect import ChatAnswer, Choice
 from backends.types import (
-    AnnotationDelta,
     AnswerHead,
     ChatRequest,
     ChoiceEnd,
     Cost,
     Delta,
     Finish,
-    ImageDelta,
-    ReasoningDelta,
-    RefusalDelta,
     TextDelta,
-    ToolCallDelta,
     Usage,
 )
-from backends.wire.calls import is_whole
-from backends.wire.details import ANTHROPIC
-from backends.wire.messages_blocks import wrap
-from backends.wire.messages_upstream import call_input
+from backends.wire.messages_content import Blocks, Content, Told
 from backends.wire.openai_reply import usage_body
 
 _OWN_WORDS: Final = frozenset({
@@ -80,19 +69,9 @@ class MessagesEncoder:
         """Prepare; ``request`` gives the estimate of its input."""
         self._head = head
         self._request = request
-        self._index = -1
-        """Of the block that is open, or was last."""
-        self._kind = ""
-        """Of the open block; empty where none is open."""
+        self._blocks = Blocks()
         self._text = b""
-        """What precedes the text of a delta of the open block."""
-        self._cited = False
-        self._call = -1
-        """The position of the call that is open."""
-        self._said: list[str] = []
-        """Its arguments so far."""
-        self._waiting: dict[int, list[Delta]] = {}
-        """Blocks that wait for the open call's end: of calls by position, others below 0."""
+        """What precedes more text of the open block; empty where none can follow."""
 
     def open(self) -> bytes:
         """Return the start of the message, with an estimate of what it costs to read."""
@@ -102,18 +81,18 @@ class MessagesEncoder:
 
     def delta(self, event: Delta) -> bytes:
         """Return what one event becomes."""
-        if self._kind == "text" and type(event) is TextDelta and not self._cited:
+        if self._text and type(event) is TextDelta:  # nearly every event of a stream
             return b"".join((self._text, _encode(event.text), b"}}\n\n"))
-        if self._kind != "tool_use" or self._is_of_the_call(event):
-            return self._write(event)
-        if not self._waiting and is_whole(self._said):
-            return self._write(event)
-        self._wait(event)
-        return b""
+        written = _written(self._blocks.delta(event))
+        self._text = b""
+        if type(event) is TextDelta and self._blocks.takes_text:
+            fields = {"index": self._blocks.index, "delta": {"type": "text_delta", "text": ""}}
+            self._text = _event("content_block_delta", fields).removesuffix(b'""}}\n\n')
+        return written
 
     def finish(self, finish: Finish, usage: Usage, cost: Cost) -> bytes:
         """Return the end of the open block and of the message."""
-        rest = self._release() + self._close()
+        rest = _written(self._blocks.release() + self._blocks.close())
         delta, more = _end_fields(finish.choices, finish.extras)
         end: dict[str, Any] = {"delta": delta, "usage": _usage_body(usage, cost)}
         if more:
@@ -125,111 +104,11 @@ class MessagesEncoder:
         body = _error_body(error)
         if usage is not None and cost is not None:
             body["usage"] = _usage_body(usage, cost)
-        return self._release() + _event("error", body)
+        return _written(self._blocks.release()) + _event("error", body)
 
     def waiting(self) -> list[Delta]:
         """Return what waits for the open call's end."""
-        return list(chain.from_iterable(self._waiting.values()))
-
-    def _is_of_the_call(self, event: Delta) -> bool:
-        return isinstance(event, ToolCallDelta) and event.call_index == self._call
-
-    def _wait(self, event: Delta) -> None:
-        if isinstance(event, ToolCallDelta):
-            key = event.call_index
-        else:
-            last = next(reversed(self._waiting), 0)
-            key = last if last < 0 else -1 - len(self._waiting)
-        self._waiting.setdefault(key, []).append(event)
-
-    def _release(self) -> bytes:
-        """Write the blocks that waited, one after another."""
-        waiting, self._waiting = self._waiting, {}
-        return b"".join([self._write(event) for events in waiting.values() for event in events])
-
-    def _write(self, event: Delta) -> bytes:
-        match event:
-            case TextDelta() | RefusalDelta():
-                start = b"" if self._kind == "text" and not self._cited else self._begin_text()
-                return start + self._text + _encode(event.text) + b"}}\n\n"
-            case ReasoningDelta():
-                return self._reasoning(event)
-            case ToolCallDelta():
-                return self._tool(event)
-            case AnnotationDelta():
-                return self._cite(event.annotations)
-            case ImageDelta():
-                return self._whole(image_block(event.url))
-            case _:
-                raise AssertionError("a vector is no answer of a chat")
-
-    def _begin(self, kind: str, block: Mapping[str, Any]) -> bytes:
-        closed = self._close()
-        self._index += 1
-        self._kind = kind
-        return closed + _event(
-            "content_block_start", {"index": self._index, "content_block": block}
-        )
-
-    def _begin_text(self) -> bytes:
-        started = self._begin("text", {"type": "text", "text": ""})
-        whole = self._part({"type": "text_delta", "text": ""})
-        self._text = whole.removesuffix(b'""}}\n\n')
-        return started
-
-    def _close(self) -> bytes:
-        if not self._kind:
-            return b""
-        self._kind, self._cited = "", False
-        return _event("content_block_stop", {"index": self._index})
-
-    def _part(self, delta: Mapping[str, Any]) -> bytes:
-        return _event("content_block_delta", {"index": self._index, "delta": delta})
-
-    def _whole(self, block: Mapping[str, Any]) -> bytes:
-        """Return a block that comes at once."""
-        return self._begin("whole", block) + self._close()
-
-    def _reasoning(self, event: ReasoningDelta) -> bytes:
-        data = b""
-        if event.text:
-            if self._kind != "thinking":
-                data = self._begin_thinking()
-            data += self._part({"type": "thinking_delta", "thinking": event.text})
-        for detail in event.details if isinstance(event.details, list) else ():
-            block = _carried(detail)
-            if block is None:
-                continue
-            if block["type"] == "redacted_thinking":
-                data += self._whole(block)
-                continue
-            if self._kind != "thinking":
-                data += self._begin_thinking()
-            data += self._part({"type": "signature_delta", "signature": block["signature"]})
-            data += self._close()
-        return data
-
-    def _begin_thinking(self) -> bytes:
-        return self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-
-    def _tool(self, event: ToolCallDelta) -> bytes:
-        data = b""
-        if event.call_index != self._call:
-            opened = {"type": "tool_use", "id": event.id, "name": event.name}
-            data = self._begin("tool_use", {**opened, "input": {}})
-            self._call, self._said = event.call_index, []
-        if event.arguments and self._kind == "tool_use":
-            self._said.append(event.arguments)
-            data += self._part({"type": "input_json_delta", "partial_json": event.arguments})
-        return data
-
-    def _cite(self, annotations: Iterable[Any]) -> bytes:
-        data = b"" if self._kind == "text" else self._begin_text()
-        for annotation in annotations:
-            delta = {"type": "citations_delta", "citation": _citation(annotation)}
-            data += self._part(delta)
-        self._cited = True  # text from here on is of another block
-        return data
+        return self._blocks.waiting()
 
 
 def encode_answer(
@@ -252,18 +131,12 @@ def encode_error(error: Mapping[str, Any]) -> bytes:
     return _encode({"type": "error", **_error_body(error)})
 
 
-def image_block(url: str) -> dict[str, Any]:
-    """Return an image that a model made; this wire itself has only those of prompts."""
-    head, _, data = url.partition(";base64,")
-    if data and head.startswith("data:"):
-        source = {"type": "base64", "media_type": head.removeprefix("data:"), "data": data}
-    else:
-        source = {"type": "url", "url": url}
-    return {"type": "image", "source": source}
-
-
 def _event(kind: str, rest: Mapping[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **rest}))
+
+
+def _written(told: Told) -> bytes:
+    return b"".join([_event(kind, fields) for kind, fields in told])
 
 
 def _head_fields(head: AnswerHead) -> dict[str, Any]:
@@ -320,61 +193,10 @@ def _error_body(error: Mapping[str, Any]) -> dict[str, Any]:
     return {"error": body}
 
 
-def _carried(detail: Any) -> dict[str, Any] | None:
-    """Return the block or the signature that hands a detail back; None for plain text."""
-    if not isinstance(detail, dict) or not (detail.get("signature") or detail.get("data")):
-        return None
-    if detail.get("format") != ANTHROPIC:
-        return {"type": "redacted_thinking", "data": wrap(detail)}
-    if detail.get("signature"):
-        return {"type": "thinking", "signature": detail["signature"]}
-    return {"type": "redacted_thinking", "data": detail["data"]}
-
-
-def _citation(annotation: Any) -> Any:
-    """Return a citation of this wire: the one that there was, or OpenAI's in its shape."""
-    if not isinstance(annotation, dict) or isinstance(annotation.get("citation"), dict):
-        return annotation["citation"] if isinstance(annotation, dict) else annotation
-    shown = annotation.get("url_citation")
-    if not isinstance(shown, dict):
-        return annotation
-    return {
-        "type": "web_search_result_location",
-        "url": shown.get("url") or "",
-        "title": shown.get("title"),
-        "cited_text": shown.get("content") or "",
-        "encrypted_index": "",
-    }
-
-
 def _content(choice: Choice) -> list[dict[str, Any]]:
-    blocks = _thoughts(choice)
-    if text := choice.text + choice.refusal:
-        block: dict[str, Any] = {"type": "text", "text": text}
-        if choice.annotations:
-            block["citations"] = [_citation(entry) for entry in choice.annotations]
-        blocks.append(block)
-    blocks += [image_block(url) for url in choice.images]
-    blocks += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": call_input(call.arguments)}
-        for call in choice.calls
-    ]
-    return blocks
-
-
-def _thoughts(choice: Choice) -> list[dict[str, Any]]:
-    """Return the reasoning: block by block where its details say so, else as one."""
-    blocks: list[dict[str, Any]] = []
-    for detail in choice.details:
-        carried = _carried(detail)
-        text = (detail.get("text") or detail.get("summary")) if isinstance(detail, dict) else None
-        if carried is not None and carried["type"] == "thinking":
-            blocks.append({**carried, "thinking": text or ""})
-            continue
-        if isinstance(text, str) and text:
-            blocks.append({"type": "thinking", "thinking": text, "signature": ""})
-        if carried is not None:
-            blocks.append(carried)
-    if choice.reasoning and not any(block.get("thinking") for block in blocks):
-        blocks.insert(0, {"type": "thinking", "thinking": choice.reasoning, "signature": ""})
-    return blocks
+    """Return what the stream's events of the same answer add up to."""
+    blocks, content = Blocks(), Content()
+    for event in choice.events:
+        content.take(blocks.delta(event))
+    content.take(blocks.release() + blocks.close())
+    return content.blocks

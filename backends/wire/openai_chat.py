@@ -37,10 +37,16 @@ class _Function(msgspec.Struct, gc=False):
     arguments: Any = None
 
 
+class _Custom(msgspec.Struct, gc=False):
+    name: str | None = None
+    input: Any = None
+
+
 class _ToolCall(msgspec.Struct, gc=False):
     index: int | None = None
     id: Any = None
     function: _Function | None = None
+    custom: _Custom | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -233,7 +239,11 @@ class StreamDecoder(AnswerDecoder):
         A piece without position belongs to the last call, unless it names another. A position
         that is used again with another id and a name is another call.
         """
-        function = call.function or _Function()
+        function, custom = call.function or _Function(), call.custom
+        if custom is not None and (custom.name or custom.input):  # some send it empty beside
+            function = _Function(custom.name, custom.input)
+        else:
+            custom = None
         id, name = word(call.id) or "", function.name or ""  # noqa: A001
         arguments = json_text(function.arguments)
         if not (id or name or arguments):
@@ -252,6 +262,8 @@ class StreamDecoder(AnswerDecoder):
             place = (number, id)
         assert place is not None
         self._places[key] = self._places[index, "last"] = (place[0], place[1] or id)
+        if custom is not None:
+            self.calls.custom((index, place[0]))
         self.call(events, index, place[0], id, name, arguments)
 
     def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:

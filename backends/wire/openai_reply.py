@@ -17,10 +17,12 @@ from backends.types import (
     AnnotationDelta,
     AnswerHead,
     ChatRequest,
+    Content,
     Cost,
     Delta,
     Finish,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -91,6 +93,8 @@ class ChunkEncoder:
             if not event.index and event.logprobs is None:  # nearly every event of a stream
                 return b"".join((self._text, _encode(event.text), _PLAIN_END))
             logprobs = event.logprobs
+        if isinstance(event, MessageStart):
+            return b""  # a chat's answer is one message
         choice = {
             "index": event.index,
             "delta": self._numbered(event.index, _delta_body(event)),
@@ -187,7 +191,7 @@ def _head_fields(head: AnswerHead, kind: str) -> dict[str, Any]:
     }
 
 
-def _delta_body(event: Delta) -> dict[str, Any]:
+def _delta_body(event: Content | AnnotationDelta) -> dict[str, Any]:
     match event:
         case TextDelta():
             return {"role": "assistant", "content": event.text}
@@ -204,16 +208,19 @@ def _delta_body(event: Delta) -> dict[str, Any]:
         case VectorDelta():
             raise AssertionError("a vector is no answer of a chat")
         case ToolCallDelta():
-            function: dict[str, Any] = {"arguments": event.arguments}
-            if event.name is not None:
-                function["name"] = event.name
-            call: dict[str, Any] = {"index": event.call_index, "type": "function"}
+            call: dict[str, Any] = {"index": event.call_index}
             if event.id is not None:
                 call["id"] = event.id
-            call["function"] = function
+            call |= _called(event.arguments, event.name, custom=event.custom)
             return {"role": "assistant", "content": None, "tool_calls": [call]}
         case _:
             assert_never(event)
+
+
+def _called(arguments: str, name: str | None, *, custom: bool) -> dict[str, Any]:
+    """Return what was called, under the name of its type."""
+    kind, said = ("custom", "input") if custom else ("function", "arguments")
+    return {"type": kind, kind: {said: arguments} | ({} if name is None else {"name": name})}
 
 
 def _choice_body(choice: Choice) -> dict[str, Any]:
@@ -233,11 +240,7 @@ def _choice_body(choice: Choice) -> dict[str, Any]:
         message["annotations"] = choice.annotations
     if choice.calls:
         message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
+            {"id": call.id, **_called(call.arguments, call.name, custom=call.custom)}
             for call in choice.calls
         ]
     return {

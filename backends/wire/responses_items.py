@@ -27,7 +27,13 @@ _ITEM: Final = object_of(
 )
 """What an encoder looks into of a reasoning item, beside its texts."""
 
-_OUR_ID: Final = re.compile(r"^(rs|msg|fc|ig)_gen-")
+_FORMS: Final[Mapping[Any, tuple[str, str]]] = {
+    "function_call": ("function", "arguments"),
+    "custom_tool_call": ("custom", "input"),
+}
+"""Of a call: its type in a message, and the name of what it says."""
+
+_OUR_ID: Final = re.compile(r"^(rs|msg|fc|ctc|ig)_gen-")
 _STATEFUL: Final = "nothing is stored here: send the item itself"
 _SERVER: Final = "tools of a vendor are not offered here"
 
@@ -65,13 +71,15 @@ def _take(messages: Messages, path: str, item: Mapping[str, Any]) -> None:
             _message(messages, path, item)
         case "reasoning":
             _thought(_assistant(messages), path, item)
-        case "function_call":
-            for name in ("call_id", "name", "arguments"):
+        case "function_call" | "custom_tool_call":
+            form, said = _FORMS[kind]
+            for name in ("call_id", "name", said):
                 text(f"{path}.{name}", item.get(name))
-            function = {"name": item["name"], "arguments": item["arguments"]}
-            call = {"id": item["call_id"], "type": "function", "function": function}
-            _assistant(messages)["tool_calls"].append(call)
-        case "function_call_output":
+            called = {"name": item["name"], said: item[said]}
+            _assistant(messages)["tool_calls"].append(
+                {"id": item["call_id"], "type": form, form: called}
+            )
+        case "function_call_output" | "custom_tool_call_output":
             text(f"{path}.call_id", item.get("call_id"))
             content = _content(f"{path}.output", item.get("output"))
             messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": content})
@@ -208,15 +216,19 @@ def items_of(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         Unsupported: a part cannot be said on this wire.
     """
     items: list[dict[str, Any]] = []
+    custom: set[Any] = set()
     for message in messages:
         role, content = message["role"], message.get("content")
         if role == "tool":
-            output = {"call_id": message["tool_call_id"], "output": _given(content)}
-            items.append({"type": "function_call_output", **output})
+            name = message["tool_call_id"]
+            kind = "custom_tool_call_output" if name in custom else "function_call_output"
+            items.append({"type": kind, "call_id": name, "output": _given(content)})
         elif role == "assistant":
             items += _thoughts(message.get("reasoning_details"))
             items += _said(content, message.get("refusal"))
-            items += [_call(call) for call in message.get("tool_calls") or ()]
+            calls = [_call(call) for call in message.get("tool_calls") or ()]
+            custom |= {call["call_id"] for call in calls if call["type"] == "custom_tool_call"}
+            items += calls
         else:
             items.append({"type": "message", "role": role, "content": _given(content)})
     return items
@@ -267,6 +279,8 @@ def _said(content: Any, refusal: Any) -> list[dict[str, Any]]:
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    if call.get("type") == "custom":
+        return {"type": "custom_tool_call", "call_id": call.get("id") or "", **call["custom"]}
     function = call.get("function") or {}
     return {
         "type": "function_call",

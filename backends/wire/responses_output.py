@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from backends.types import ReasoningDelta
+from backends.types import ReasoningDelta, ToolCallDelta
 from backends.wire.calls import is_whole
-from backends.wire.details import merge_details
+from backends.wire.details import WORDS, merge_details
 from backends.wire.responses_items import UNKNOWN
 
 Told = list[tuple[str, dict[str, Any]]]
-
-_TEXTS: Final = {"reasoning.summary": "summary", "reasoning.text": "text"}
 
 
 class Item(ABC):
@@ -46,9 +44,10 @@ class Item(ABC):
 class Message(Item):
     """What the assistant says: parts of text and refusal."""
 
-    def __init__(self, name: str) -> None:
-        """See ``Item``."""
+    def __init__(self, name: str, phase: str | None = None) -> None:
+        """See ``Item``; ``phase`` says what the message is for."""
         super().__init__(name)
+        self._phase = {} if phase is None else {"phase": phase}
         self._parts: list[dict[str, Any]] = []
         self.pieces: list[str] = []
         """Of the open part; the encoder adds those that it tells itself."""
@@ -128,6 +127,7 @@ class Message(Item):
             "role": "assistant",
             "status": status or self.status,
             "content": self._parts,
+            **self._phase,
         }
 
 
@@ -154,7 +154,7 @@ class Thought(Item):
             data = self._fields.get("encrypted_content") or ""
             self._fields["encrypted_content"] = data + str(detail.get("data") or "")
             return []
-        field = _TEXTS.get(str(detail.get("type")))
+        field = WORDS.get(str(detail.get("type")))
         text = detail.get(field) if field else None
         if field is None or not isinstance(text, str) or not text:
             return []
@@ -220,6 +220,12 @@ class Thought(Item):
 class Call(Item):
     """A call of a function."""
 
+    prefix = "fc"
+    kind = "function_call"
+    told = "response.function_call_arguments"
+    words = "arguments"
+    nothing = "{}"
+
     def __init__(self, name: str, call_id: str, function: str) -> None:
         """See ``Item``."""
         super().__init__(name)
@@ -236,29 +242,45 @@ class Call(Item):
             self._read = (len(self._pieces), is_whole(self._pieces))
         return self._read[1]
 
-    def say(self, arguments: str) -> Told:
+    def say(self, piece: ToolCallDelta) -> Told:
         """Tell a piece of the arguments."""
-        if not arguments:
+        if not piece.arguments:
             return []
-        self._pieces.append(arguments)
-        return [("response.function_call_arguments.delta", {"delta": arguments})]
+        self._pieces.append(piece.arguments)
+        return [(f"{self.told}.delta", {"delta": piece.arguments})]
 
     def end(self) -> Told:
         """See ``Item``."""
-        self._pieces = self._pieces or ["{}"]
-        done = {"name": self._function, "arguments": "".join(self._pieces)}
-        return [("response.function_call_arguments.done", done)]
+        self._pieces = self._pieces or [self.nothing]
+        done = {"name": self._function, self.words: "".join(self._pieces)}
+        return [(f"{self.told}.done", done)]
 
     def body(self, status: str | None = None) -> dict[str, Any]:
         """See ``Item``."""
         return {
             "id": self.id,
-            "type": "function_call",
+            "type": self.kind,
             "status": status or self.status,
             "call_id": self._call_id,
             "name": self._function,
-            "arguments": "".join(self._pieces),
+            self.words: "".join(self._pieces),
         }
+
+
+class CustomCall(Call):
+    """A call of a custom tool: its input is any text, and an empty piece of it the end."""
+
+    prefix = "ctc"
+    kind = "custom_tool_call"
+    told = "response.custom_tool_call_input"
+    words = "input"
+    nothing = ""
+    whole = False
+
+    def say(self, piece: ToolCallDelta) -> Told:
+        """See ``Call``."""
+        self.whole = self.whole or not (piece.arguments or piece.name)
+        return super().say(piece)
 
 
 class Image(Item):
@@ -281,7 +303,7 @@ def thoughts_of(event: ReasoningDelta) -> list[dict[str, Any]]:
     given = event.details if isinstance(event.details, list) else []
     details: list[Any] = []
     merge_details(details, (detail for detail in given if isinstance(detail, dict)))
-    if event.text and not any(detail.get("type") in _TEXTS for detail in details):
+    if event.text and not any(detail.get("type") in WORDS for detail in details):
         details.insert(0, {"type": "reasoning.text", "text": event.text})
     return details
 

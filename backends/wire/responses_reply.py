@@ -24,6 +24,7 @@ from backends.types import (
     Finish,
     FinishReason,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -31,7 +32,15 @@ from backends.types import (
     Usage,
 )
 from backends.wire.openai_reply import encode_error, usd
-from backends.wire.responses_output import Call, Image, Item, Message, Thought, thoughts_of
+from backends.wire.responses_output import (
+    Call,
+    CustomCall,
+    Image,
+    Item,
+    Message,
+    Thought,
+    thoughts_of,
+)
 
 __all__ = ["ResponsesEncoder", "encode_answer", "encode_error"]
 
@@ -114,6 +123,8 @@ class ResponsesEncoder:
                 )
             case ReasoningDelta():
                 return self._thought(event)
+            case MessageStart():
+                return self._close() + self._begin(Message(self._name("msg"), event.phase))
             case ImageDelta():
                 return (
                     self._close()
@@ -253,22 +264,27 @@ class ResponsesEncoder:
     def _piece(self, event: ToolCallDelta) -> bytes:
         """Send a piece of the call that is open; others wait for its end."""
         known = self._calls.get(event.call_index)
-        if known is not None:
-            if known is not self._call:
-                return b""  # whole, and its end was sent: only blanks can follow
-            return self._told(known, known.say(event.arguments))
-        self._waiting.setdefault(event.call_index, []).append(event)
-        out = self._close()
-        return out + (self._next_call() if self._call is None else b"")
+        if known is None:
+            self._waiting.setdefault(event.call_index, []).append(event)
+            out = self._close()
+        elif known is self._call:
+            out = self._told(known, known.say(event))
+        else:
+            return b""  # whole, and its end was sent: only blanks can follow
+        while self._waiting and (self._call is None or self._call.whole):
+            out += self._close() + self._next_call()
+        return out
 
     def _next_call(self) -> bytes:
         """Open the call that waited longest, and send its pieces."""
         place = next(iter(self._waiting))
         pieces = self._waiting.pop(place)
-        call = Call(self._name("fc"), pieces[0].id or "", pieces[0].name or "")
+        first = pieces[0]
+        kind = CustomCall if first.custom else Call
+        call = kind(self._name(kind.prefix), first.id or "", first.name or "")
         self._calls[place] = self._call = call
         begun = self._begin(call)
-        return begun + b"".join([self._told(call, call.say(piece.arguments)) for piece in pieces])
+        return begun + b"".join([self._told(call, call.say(piece)) for piece in pieces])
 
     def _end_call(self, status: str | None = None) -> bytes:
         """Tell the end of the open call; ``status`` is that of one whose arguments were cut."""
@@ -285,29 +301,10 @@ def encode_answer(
     """Return the body of a whole answer: the last event's response, by the same way."""
     encoder = ResponsesEncoder(head, request)
     choice = answer.choices[0] if answer.choices else Choice(0)
-    for event in _events(choice):
+    for event in choice.events:
         encoder.delta(event)
     encoder.flush(choice.reason)
     return _encode(encoder.response(choice.reason, usage, cost, answer.extras))
-
-
-def _events(choice: Choice) -> list[Delta]:
-    events: list[Delta] = []
-    if choice.reasoning or choice.details:
-        events.append(ReasoningDelta(0, choice.reasoning, choice.details or None))
-    if choice.text:
-        logprobs = {"content": choice.logprobs} if choice.logprobs else None
-        events.append(TextDelta(0, choice.text, logprobs))
-    if choice.annotations:
-        events.append(AnnotationDelta(0, choice.annotations))
-    if choice.refusal:
-        events.append(RefusalDelta(0, choice.refusal))
-    events += [ImageDelta(0, url) for url in choice.images]
-    events += [
-        ToolCallDelta(0, place, call.id, call.name, call.arguments)
-        for place, call in enumerate(choice.calls)
-    ]
-    return events
 
 
 def _frame(head: AnswerHead, request: ChatRequest) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.types import ChatRequest, Native
-from backends.wire import checks, shapes, vendor_options
+from backends.wire import checks, custom_tools, shapes, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.details import OPENAI
 from backends.wire.dialect import Decoded
@@ -208,10 +208,12 @@ def _params(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
 
 
 def _tool(path: str, tool: Mapping[str, Any]) -> dict[str, Any]:
+    if tool["type"] == "custom":
+        return custom_tools.nested(path, tool)
     if tool["type"] != "function":
         where = f"{path}.type"
         raise InvalidRequest(
-            f"{where!r}: a tool of type {tool['type']!r} is not offered; 'function' is",
+            f"{where!r}: a tool of type {tool['type']!r} is not offered; 'function', 'custom' are",
             where,
             "unsupported",
         )
@@ -229,18 +231,18 @@ def _choice(choice: Any, tools: list[dict[str, Any]]) -> dict[str, Any]:
         checks.one_of("none", "auto", "required")("tool_choice", choice)
         return {"tool_choice": choice}
     kind = choice.get("type")
-    if kind == "function":
+    if kind in ("function", "custom"):
         checks.text("tool_choice.name", choice.get("name"))
-        return {"tool_choice": {"type": "function", "function": {"name": choice["name"]}}}
+        return {"tool_choice": {"type": kind, kind: {"name": choice["name"]}}}
     if kind == "allowed_tools":
         checks.one_of("auto", "required")("tool_choice.mode", choice.get("mode"))
         checks.list_of(checks.mapping)("tool_choice.tools", choice.get("tools"))
         allowed = [tool.get("name") for tool in choice["tools"]]
-        left = [tool for tool in tools if tool["function"]["name"] in allowed]
+        left = [tool for tool in tools if tool[tool["type"]]["name"] in allowed]
         return {"tools": left, "tool_choice": choice["mode"]}
     where = "tool_choice.type"
     raise InvalidRequest(
-        f"{where!r}: {kind!r} is not offered; 'function' and 'allowed_tools' are",
+        f"{where!r}: {kind!r} is not offered; 'function', 'custom' and 'allowed_tools' are",
         where,
         "unsupported",
     )
@@ -357,9 +359,10 @@ def _from_canonical(request: ChatRequest) -> dict[str, Any]:
         body["tools"] = [_flat(tool) for tool in params["tools"]]
     if "tool_choice" in params:
         choice = params["tool_choice"]
+        named = choice.get(choice["type"]) if isinstance(choice, dict) else None
+        if isinstance(named, dict) and "name" in named:
+            choice = {"type": choice["type"], "name": named["name"]}
         body["tool_choice"] = choice
-        if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
-            body["tool_choice"] = {"type": "function", "name": choice["function"].get("name")}
     text: dict[str, Any] = {}
     if format_ := params.get("response_format"):
         text["format"] = {"type": format_["type"], **(format_.get("json_schema") or {})}
@@ -381,6 +384,8 @@ def _effort(params: Mapping[str, Any]) -> dict[str, Any]:
 def _flat(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tool as this wire has it; other tools than functions as they are."""
     function = tool.get("function")
+    if tool.get("type") == "custom":
+        return custom_tools.flat(tool)
     if tool.get("type") != "function" or not isinstance(function, dict):
         return dict(tool)
     known = ("name", "description", "parameters", "strict")

@@ -18,6 +18,7 @@ from backends.types import (
     AnnotationDelta,
     FinishReason,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
@@ -45,6 +46,7 @@ class _Event(msgspec.Struct, gc=False):
     text: Any = None
     refusal: Any = None
     arguments: Any = None
+    input: Any = None
     logprobs: Any = None
     annotation: Any = None
     item: Any = None
@@ -76,6 +78,8 @@ class ResponsesDecoder(AnswerDecoder):
         self._places: dict[str, list[Place]] = {}
         self._entries: dict[tuple[Place, str, int], int] = {}
         self._over: set[Place] = set()
+        self._latest = ""
+        """The type of the item that began last."""
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
@@ -129,21 +133,28 @@ class ResponsesDecoder(AnswerDecoder):
         """An item begins; its first id names it, whatever later events call it."""
         if place not in self._ids:
             self._ids[place] = None
-            self._places.setdefault(str(item.get("type")), []).append(place)
+            kind, phase = str(item.get("type")), word(item.get("phase"))
+            if kind == "message" and (phase or self._latest == kind):
+                events.append(MessageStart(0, phase))
+            self._latest = kind
+            self._places.setdefault(kind, []).append(place)
         self._ids[place] = self._ids[place] or word(item.get("id"))
-        if item.get("type") == "function_call":
+        if (kind := str(item.get("type"))) in _CALLS:
             position = self._positions.setdefault(place, len(self._positions))
+            if kind == "custom_tool_call":
+                self.calls.custom((0, position))
             name = item.get("name")
             self.call(events, 0, position, item.get("call_id") or item.get("id"), word(name))
 
     def _close(self, events: list[StreamEvent], place: Place, item: Mapping[str, Any]) -> None:
         """An item is told whole: say what of it was not said yet."""
         self._open(events, place, item)
-        kind = item.get("type")
+        kind = str(item.get("type"))
         if kind == "message":
             self._message(events, place, item)
-        elif kind == "function_call":
-            self._rest(events, (place, "arguments", 0), json_text(item.get("arguments")))
+        elif kind in _CALLS:
+            words = _CALLS[kind]
+            self._rest(events, (place, words, 0), json_text(item.get(words)))
             self.calls.end(events, (0, self._positions[place]))
         elif kind == "reasoning":
             for what, parts in (("summary", item.get("summary")), ("thought", item.get("content"))):
@@ -220,7 +231,7 @@ class ResponsesDecoder(AnswerDecoder):
             self.say(events, TextDelta(0, piece, tokens))
         elif what == "refusal":
             self.say(events, RefusalDelta(0, piece))
-        elif what == "arguments":
+        elif what in ("arguments", "input"):
             self.call(events, 0, self._positions.get(place, 0), arguments=piece)
         else:
             detail_type, field = _DETAILS[what]
@@ -269,6 +280,9 @@ class ResponsesDecoder(AnswerDecoder):
         ]
 
 
+_CALLS: Final[Mapping[str, str]] = {"function_call": "arguments", "custom_tool_call": "input"}
+"""Items that are calls, and what they say to whom they call."""
+
 _TERMINAL: Final = frozenset(
     f"response.{word}" for word in ("completed", "incomplete", "failed", "cancelled", "done")
 )
@@ -278,6 +292,8 @@ _TOLD: Final[Mapping[str, tuple[str, str]]] = {
     "response.refusal.done": ("refusal", "refusal"),
     "response.function_call_arguments.delta": ("arguments", "delta"),
     "response.function_call_arguments.done": ("arguments", "arguments"),
+    "response.custom_tool_call_input.delta": ("input", "delta"),
+    "response.custom_tool_call_input.done": ("input", "input"),
     "response.reasoning_summary_text.delta": ("summary", "delta"),
     "response.reasoning_summary_text.done": ("summary", "text"),
     "response.reasoning_text.delta": ("thought", "delta"),
@@ -287,6 +303,7 @@ _ITEM_OF: Final[Mapping[str, str]] = {
     "text": "message",
     "refusal": "message",
     "arguments": "function_call",
+    "input": "custom_tool_call",
     "summary": "reasoning",
     "thought": "reasoning",
     "data": "reasoning",

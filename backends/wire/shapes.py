@@ -71,6 +71,15 @@ FUNCTION_OPTIONS: Mapping[str, Check] = {
     "parameters": mapping,
     "strict": boolean,
 }
+_CUSTOM_CALL = object_of({"name": text, "input": text})
+_CUSTOM_TOOL = object_of(
+    {
+        "custom": object_of(
+            {"name": text},
+            {"description": text, "format": object_of({"type": text}, {"grammar": mapping})},
+        )
+    }
+)
 _TOOL = object_of(
     {"function": object_of({"name": text}, {**FUNCTION_OPTIONS, "cache_control": cache_control})},
     {"cache_control": cache_control},
@@ -89,6 +98,8 @@ def _call(path: str, value: Any) -> None:
     object_of({}, {"id": text, "type": text})(path, value)
     if value.get("type") in (None, "", "function") or value.get("function") is not None:
         _FUNCTION(f"{path}.function", value.get("function"))
+    if value.get("type") == "custom":
+        _CUSTOM_CALL(f"{path}.custom", value.get("custom"))
 
 
 _MESSAGE = object_of(
@@ -114,6 +125,8 @@ def tool_choice(path: str, value: Any) -> None:
     typed_object(path, value)
     if value["type"] == "function" or value.get("function") is not None:
         _NAMED(f"{path}.function", value.get("function"))
+    if value["type"] == "custom":
+        _NAMED(f"{path}.custom", value.get("custom"))
 
 
 def tools(path: str, value: Any) -> None:
@@ -127,7 +140,9 @@ def tools(path: str, value: Any) -> None:
         typed_object(where, tool)
         if tool["type"] == "function":
             _TOOL(where, tool)
-        elif tool["type"] != "custom":
+        elif tool["type"] == "custom":
+            _CUSTOM_TOOL(where, tool)
+        else:
             raise InvalidRequest(
                 f"'{where}.type': {tool['type']!r} runs at the server, and server tools are not "
                 "offered",

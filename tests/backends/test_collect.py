@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.collect import Collector
 from backends.types import (
     ChoiceEnd,
+    Delta,
     Finish,
     ReasoningDelta,
     RefusalDelta,
@@ -94,3 +99,58 @@ def test_log_probabilities_and_reasoning_details_keep_their_order() -> None:
     [choice] = collector.answer().choices
     assert [entry["token"] for entry in choice.logprobs] == ["0", "1", "2"]
     assert [entry["index"] for entry in choice.details] == [0, 1, 2]
+
+
+def test_the_order_is_kept_and_what_stands_side_by_side_is_one() -> None:
+    """Also of reasoning and calls that come in turns; what is signed ends there."""
+    thought = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
+    signed = ReasoningDelta(0, "", [{**thought, "signature": "sig"}])
+    collector = Collector()
+    deltas: list[Delta] = [
+        ReasoningDelta(0, "a", [{**thought, "text": "a"}]),
+        ReasoningDelta(0, "b", [{**thought, "text": "b"}]),
+        signed,
+        ReasoningDelta(0, "c", [{**thought, "index": 1, "text": "c"}]),
+        TextDelta(0, "d", {"content": [1]}),
+        TextDelta(1, "other"),
+        TextDelta(0, "e", {"content": [2]}),
+        ToolCallDelta(0, 0, "id", "f", "{"),
+        ToolCallDelta(0, 0, None, None, "}"),
+        ToolCallDelta(0, 1, "id1", "f", "{}"),
+        ReasoningDelta(0, "g"),
+        ReasoningDelta(0, "h"),
+        RefusalDelta(0, "i"),
+        TextDelta(0, "j"),
+    ]
+    collector.add(deltas)
+    assert collector.answer().choices[0].events == [
+        ReasoningDelta(0, "ab", [{**thought, "text": "ab"}]),
+        signed,
+        ReasoningDelta(0, "c", [{**thought, "index": 1, "text": "c"}]),
+        TextDelta(0, "de", {"content": [1, 2]}),
+        ToolCallDelta(0, 0, "id", "f", "{}"),
+        ToolCallDelta(0, 1, "id1", "f", "{}"),
+        ReasoningDelta(0, "gh"),
+        RefusalDelta(0, "i"),
+        TextDelta(0, "j"),
+    ]
+
+
+@pytest.mark.parametrize("details", [None, [{"type": "reasoning.text", "index": 0}]])
+def test_a_long_answer_in_small_pieces_is_put_together_in_one_go(details: Any) -> None:
+    """Joining costs as much as the answer is long, whether it is text, reasoning or a call."""
+
+    def pieces(count: int) -> list[StreamEvent]:
+        entry = [{**details[0], "text": "abcd"}] if details else None
+        return [ReasoningDelta(0, "abcd", entry) for _ in range(count)]
+
+    def spent_s(count: int) -> float:
+        events = pieces(count)
+        start = time.process_time()
+        collector = Collector()
+        collector.add(events)
+        assert len(collector.answer().choices[0].reasoning) == 4 * count
+        return time.process_time() - start
+
+    few = min(spent_s(10_000) for _ in range(3))
+    assert min(spent_s(100_000) for _ in range(3)) < 40 * few

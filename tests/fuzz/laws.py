@@ -56,6 +56,7 @@ def check(decoder: AnswerDecoder, events: list[StreamEvent]) -> None:
 
 def _check_calls(events: list[StreamEvent], *, complete: bool) -> None:
     calls: dict[tuple[int, int], str] = {}
+    custom: set[tuple[int, int]] = set()
     names: list[str] = []
     for event in events:
         if not isinstance(event, ToolCallDelta):
@@ -65,13 +66,16 @@ def _check_calls(events: list[StreamEvent], *, complete: bool) -> None:
             assert event.id, "a call begins with its id"
             assert event.name, "and its name"
             names.append(event.id)
+            custom |= {place} if event.custom else set()
             calls[place] = event.arguments
         else:
             assert (event.id, event.name) == (None, None)
             calls[place] += event.arguments
+        assert event.custom is (place in custom), "of one kind from first to last"
     assert len(set(names)) == len(names), "no id twice"
     if complete:
-        assert all(text.strip() for text in calls.values()), "no call without arguments"
+        given = (text for place, text in calls.items() if place not in custom)
+        assert all(text.strip() for text in given), "no call without arguments"
 
 
 def decoders() -> Mapping[str, Callable[[], AnswerDecoder]]:

@@ -156,14 +156,19 @@ async def test_results_of_tools_go_on_as_messages(redis_url: str) -> None:
         }
 
 
+def thinks(index: int, thought: str, signature: str) -> list[bytes]:
+    """Return a block of signed thinking."""
+    return wire.block(
+        index,
+        {"type": "thinking", "thinking": "", "signature": ""},
+        {"type": "thinking_delta", "thinking": thought},
+        {"type": "signature_delta", "signature": signature},
+    )
+
+
 REASONED = [
     wire.start({"input_tokens": 5, "cache_read_input_tokens": 20, "output_tokens": 1}),
-    *wire.block(
-        0,
-        {"type": "thinking", "thinking": "", "signature": ""},
-        {"type": "thinking_delta", "thinking": "hm"},
-        {"type": "signature_delta", "signature": "sig"},
-    ),
+    *thinks(0, "hm", "sig"),
     *wire.block(1, {"type": "redacted_thinking", "data": "enc"}),
     *wire.text(2, "Sunny."),
     *wire.tool_use(3, "weather", '{"city": "Ulm"}'),
@@ -206,6 +211,54 @@ async def test_anthropic_to_anthropic_loses_nothing(redis_url: str, streamed: bo
         turns = [*ASKED["messages"], turn, {"role": "user", "content": [result]}]
         await client.messages.create(**ASKED | {"messages": turns}, tools=[TOOL])
         assert asked[1].body["messages"][1] == turn
+
+
+INTERLEAVED = (
+    wire.start({"input_tokens": 5, "output_tokens": 1}),
+    *thinks(0, "First", "s0"),
+    *wire.text(1, "I ", "look."),
+    *wire.tool_use(2, "weather", "{}"),
+    *thinks(3, "Second", "s3"),
+    *wire.text(4, "And there."),
+    *wire.tool_use(5, "weather", "{}"),
+    *wire.end("tool_use", {"input_tokens": 5, "output_tokens": 40}),
+)
+
+
+async def test_thinking_between_calls_stays_there_in_a_whole_message(redis_url: str) -> None:
+    """Block by block what the SDK puts together of the stream; the next turn has them so."""
+    async with asking(redis_url, sends(*INTERLEAVED), backend="anthropic") as (client, _, asked):
+        async with client.messages.stream(**ASKED, tools=[TOOL]) as stream:
+            streamed = await stream.get_final_message()
+        whole = await client.messages.create(**ASKED, tools=[TOOL])
+        content: Any = [block.to_dict() for block in whole.content]
+        assert content == [block.to_dict() for block in streamed.content]
+        assert [block["type"] for block in content] == ["thinking", "text", "tool_use"] * 2
+        assert [block.get("signature") for block in content[::3]] == ["s0", "s3"]
+        turn: Any = {"role": "assistant", "content": content}
+        results: Any = [
+            {"type": "tool_result", "tool_use_id": f"toolu_{place}", "content": "ok"}
+            for place in (2, 5)
+        ]
+        turns = [*ASKED["messages"], turn, {"role": "user", "content": results}]
+        await client.messages.create(**ASKED | {"messages": turns}, tools=[TOOL])
+        assert asked[2].body["messages"][1] == turn
+
+
+async def test_a_whole_response_has_the_items_of_its_stream(redis_url: str) -> None:
+    """Thinking, text and calls in turns, for a client of OpenAI's Responses."""
+    async with asking(redis_url, sends(*INTERLEAVED), backend="anthropic") as (_, gateway, _):
+        async with gateway.openai() as client:
+            asked: Any = {"model": "m", "input": "hi"}
+            events: Any = [e async for e in await client.responses.create(**asked, stream=True)]
+            whole = await client.responses.create(**asked)
+        kinds = [item.type for item in whole.output]
+        assert kinds == ["reasoning", "message", "function_call"] * 2
+        told, said = (
+            [item.to_dict() | {"id": None} for item in response.output]
+            for response in (whole, events[-1].response)
+        )
+        assert told == said
 
 
 async def test_a_chat_client_reaches_an_anthropic_upstream(redis_url: str) -> None:

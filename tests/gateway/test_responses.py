@@ -241,3 +241,79 @@ async def test_empty_tools_do_not_reach_an_upstream_that_refuses_them(redis_url:
         assert (await post(gateway, model="m", input="hi", **empty)).status_code == 200
         assert (await gateway.chat(model="m", **empty)).status_code == 200
         assert [call.body.keys() & empty.keys() for call in actor.calls] == [set(), set()]
+
+
+def told(place: int, item: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+    """An upstream's events for one item: begun without its content, told, and told whole."""
+    where = {"output_index": place}
+    begun = {**item, "status": "in_progress"} | {k: [] for k in ("content",) if k in item}
+    return [
+        {"type": "response.output_item.added", **where, "item": begun},
+        *({**delta, **where, "item_id": item["id"]} for delta in deltas),
+        {"type": "response.output_item.done", **where, "item": item},
+    ]
+
+
+def completed(*items: list[dict[str, Any]]) -> Part:
+    """Answer on the wire of Responses with these items."""
+    whole = [events[-1]["item"] for events in items]
+    usage = {"input_tokens": 7, "output_tokens": 9}
+    response = {"id": "resp_1", "status": "completed", "output": whole, "usage": usage}
+
+    async def part(call: Call) -> None:
+        await call.start()
+        for event in (event for events in items for event in events):
+            await call.event(event)
+        await call.event({"type": "response.completed", "response": response})
+        await call.end()
+
+    return part
+
+
+def message(place: int, phase: str, *pieces: str) -> list[dict[str, Any]]:
+    """An upstream's message."""
+    parts = [{"type": "output_text", "text": "".join(pieces), "annotations": [], "logprobs": []}]
+    item = {"id": f"msg_{place}", "type": "message", "role": "assistant", "status": "completed"}
+    deltas = [
+        {"type": "response.output_text.delta", "content_index": 0, "delta": piece}
+        for piece in pieces
+    ]
+    return told(place, {**item, "phase": phase, "content": parts}, *deltas)
+
+
+@asynccontextmanager
+async def same_wire(redis_url: str, *parts: Part) -> AsyncIterator[tuple[Gateway, Upstream]]:
+    """A worker before an upstream that speaks Responses."""
+    async with upstream(*parts) as actor:
+        endpoint = actor.endpoint("acme", backend="openai", api="responses", retries=0)
+        async with running(redis_url, settings(model(endpoint, id="m"))) as gateway:
+            yield gateway, actor
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_the_phase_of_a_message_comes_and_goes_back(redis_url: str, streamed: bool) -> None:
+    """Two messages stay two; what an SDK hands back reaches the upstream with its phase."""
+    said = completed(message(0, "commentary", "I ", "look."), message(1, "final_answer", "Here."))
+    async with same_wire(redis_url, said) as (gateway, actor), gateway.openai() as client:
+        asked: Any = {"model": "m", "input": [{"role": "user", "content": "hi"}]}
+        if streamed:
+            events: Any = [e async for e in await client.responses.create(**asked, stream=True)]
+            first = events[-1].response
+            begun = [e.item for e in events if e.type == "response.output_item.added"]
+            assert [item.phase for item in begun] == ["commentary", "final_answer"]
+        else:
+            first = await client.responses.create(**asked)
+        assert [(item.phase, item.content[0].text) for item in first.output] == [
+            ("commentary", "I look."),
+            ("final_answer", "Here."),
+        ]
+        history: Any = [*asked["input"], *(item.to_dict() for item in first.output)]
+        await client.responses.create(model="m", input=history)
+        sent = actor.calls[1].body["input"][1:]
+        assert [(item["phase"], item["content"][0]["text"]) for item in sent] == [
+            ("commentary", "I look."),
+            ("final_answer", "Here."),
+        ]
+        reply = (await gateway.chat(model="m")).json()
+        assert reply["choices"][0]["message"]["content"] == "I look.Here."
+        _ = await gateway.audited()

@@ -138,7 +138,10 @@ def choice_differences(said: Said, choice: Choice) -> Iterable[str]:
         yield f"reasoning is {_short(choice.reasoning)}, expected {_short(joined)}"
     if choice.refusal != said.refusal:
         yield f"refusal is {_short(choice.refusal)}, expected {_short(said.refusal)}"
-    calls = [(call.name, parsed(call.arguments)) for call in choice.calls]
+    calls = [
+        (call.name, call.arguments if call.custom else parsed(call.arguments))
+        for call in choice.calls
+    ]
     if calls != said.calls:
         yield f"calls are {calls}, expected {said.calls}"
     kept = json.dumps(choice.details)
@@ -204,7 +207,10 @@ def _calls(pieces: list[ToolCallDelta], failure: BackendError | None) -> Iterabl
             yield f"call {place} says its id or name again"
         arguments: Any = parsed("".join(piece.arguments for piece in (first, *rest)))
         empty = not any(piece.arguments for piece in (first, *rest))
-        if failure is None and (empty or not isinstance(arguments, dict)):
+        if first.custom:
+            if failure is None and rest[-1:] != [ToolCallDelta(*place, None, None, "", True)]:
+                yield f"call {place} of a custom tool has no end: {first.name}"
+        elif failure is None and (empty or not isinstance(arguments, dict)):
             yield f"call {place} ends with no JSON object: {first.name}"
     for index, group in itertools.groupby(sorted(whole), key=lambda place: place[0]):
         places = list(group)

@@ -112,12 +112,13 @@ def _grow(message: dict[str, Any], delta: dict[str, Any]) -> None:
         message[name] = message.get(name, []) + delta.get(name, [])
     calls = message.setdefault("calls", {})
     for piece in delta.get("tool_calls", ()):
-        call = calls.setdefault(
-            piece["index"], {"id": "", "function": {"name": "", "arguments": ""}}
-        )
+        kind = piece["type"]
+        said = "input" if kind == "custom" else "arguments"
+        empty = {"id": "", "type": kind, kind: {"name": "", said: ""}}
+        call = calls.setdefault(piece["index"], empty)
         call["id"] += piece.get("id", "")
-        call["function"]["name"] += piece["function"].get("name", "")
-        call["function"]["arguments"] += piece["function"]["arguments"]
+        call[kind]["name"] += piece[kind].get("name", "")
+        call[kind][said] += piece[kind][said]
     message["tool_calls"] = list(calls.values())
 
 
@@ -133,12 +134,16 @@ def understood(choice: dict[str, Any]) -> Choice:
         details=message.get("reasoning_details") or [],
         images=[image["image_url"]["url"] for image in message.get("images") or ()],
         calls=[
-            ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
-            for call in calls
+            ToolCall(call["id"], *_called(call), custom=call["type"] == "custom") for call in calls
         ],
         reason=choice["finish_reason"],
         raw_reason=choice["native_finish_reason"] or "",
     )
+
+
+def _called(call: dict[str, Any]) -> tuple[str, str]:
+    inner = call[call["type"]]
+    return inner["name"], inner["input" if call["type"] == "custom" else "arguments"]
 
 
 def differences(case: Case, status: int, answer: dict[str, Any]) -> Iterable[str]:

@@ -341,7 +341,7 @@ def test_callers_set_only_what_changes_no_price() -> None:
 def test_tools_of_other_kinds_are_refused() -> None:
     """Converse knows functions alone."""
     with pytest.raises(RequestRejected, match="custom"):
-        encode(tools=[{"type": "custom"}])
+        encode(tools=[{"type": "custom", "custom": {"name": "f"}}])
 
 
 @pytest.mark.parametrize(

@@ -443,7 +443,7 @@ def test_functions_are_declared_by_json_schema() -> None:
 @pytest.mark.parametrize(
     "params",
     [
-        {"tools": [{"type": "custom"}]},
+        {"tools": [{"type": "custom", "custom": {"name": "f"}}]},
         {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "some"},
         {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": {"type": "x"}},
         {"response_format": {"type": "grammar"}},

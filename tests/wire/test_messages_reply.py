@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.collect import ChatAnswer, Choice, ToolCall
+from backends.collect import Collector
 from backends.types import (
     AnnotationDelta,
     AnswerHead,
@@ -20,6 +20,7 @@ from backends.types import (
     Delta,
     Finish,
     ImageDelta,
+    MessageStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -189,6 +190,12 @@ def test_another_kind_of_delta_closes_the_open_block() -> None:
     ]
 
 
+def test_messages_of_one_answer_are_blocks_of_their_own() -> None:
+    """Where an upstream's answer has several in a row."""
+    found = message(sent(TextDelta(0, "I look."), MessageStart(0), TextDelta(0, "Found it.")))
+    assert [block["text"] for block in found] == ["I look.", "Found it."]
+
+
 def test_a_signature_ends_its_block() -> None:
     """Two thoughts with signatures are two blocks, also where one has no text."""
     signed = [{"type": "reasoning.text", "signature": "s", **ANTHROPIC}]
@@ -346,23 +353,28 @@ def test_an_error_has_anthropics_type(status: int, kind: str) -> None:
     assert event == {"type": "error", "error": shown, "usage": usage}
 
 
+def whole(*deltas: Delta, finish: Finish) -> dict[str, Any]:
+    """Return the body of a whole answer."""
+    collector = Collector()
+    collector.add([*deltas, finish])
+    answer = collector.answer()
+    body: dict[str, Any] = json.loads(encode_answer(HEAD, REQUEST, answer, Usage(9, 5), COST))
+    return body
+
+
 def test_a_whole_answer_has_the_same_blocks() -> None:
-    """Reasoning, text with its citations, calls; arguments that are no object are kept."""
-    choice = Choice(
-        0,
-        text="Hello",
-        reasoning="hm",
-        calls=[ToolCall("c0", "f", '{"a":1}'), ToolCall("c1", "g", '{"cut')],
-        details=[
-            {"type": "reasoning.text", "text": "hm", "signature": "s", **ANTHROPIC},
-            {"type": "reasoning.encrypted", "data": "d", **ANTHROPIC},
-        ],
-        annotations=[{"type": "citation", "citation": {"type": "page_location"}}],
-        reason="tool_calls",
-        raw_reason="tool_use",
+    """Reasoning, text with its citations, calls."""
+    signed = {"type": "reasoning.text", "text": "hm", "signature": "s", **ANTHROPIC}
+    body = whole(
+        ReasoningDelta(0, "hm", [signed]),
+        ReasoningDelta(0, "", [{"type": "reasoning.encrypted", "data": "d", **ANTHROPIC}]),
+        TextDelta(0, "Hello"),
+        AnnotationDelta(0, [{"type": "citation", "citation": {"type": "page_location"}}]),
+        ToolCallDelta(0, 0, "c0", "f", '{"a":1}'),
+        ToolCallDelta(0, 1, "c1", "g", ""),
+        finish=ended("tool_calls", "tool_use", x=1),
     )
-    body = encode_answer(HEAD, REQUEST, ChatAnswer([choice], {"x": 1}), Usage(9, 5), COST)
-    assert json.loads(body) == {
+    assert body == {
         "id": "gen-1",
         "type": "message",
         "role": "assistant",
@@ -373,7 +385,7 @@ def test_a_whole_answer_has_the_same_blocks() -> None:
             {"type": "redacted_thinking", "data": "d"},
             {"type": "text", "text": "Hello", "citations": [{"type": "page_location"}]},
             {"type": "tool_use", "id": "c0", "name": "f", "input": {"a": 1}},
-            {"type": "tool_use", "id": "c1", "name": "g", "input": {"arguments": '{"cut'}},
+            {"type": "tool_use", "id": "c1", "name": "g", "input": {}},
         ],
         "stop_reason": "tool_use",
         "stop_sequence": None,
@@ -384,8 +396,7 @@ def test_a_whole_answer_has_the_same_blocks() -> None:
 
 def test_reasoning_without_details_is_one_block_without_a_signature() -> None:
     """Most vendors sign nothing."""
-    answer = ChatAnswer([Choice(0, text="a", reasoning="hm")])
-    body = json.loads(encode_answer(HEAD, REQUEST, answer, Usage(1, 1), COST))
+    body = whole(ReasoningDelta(0, "h"), ReasoningDelta(0, "m"), TextDelta(0, "a"), finish=ended())
     thought = {"type": "thinking", "thinking": "hm", "signature": ""}
     assert body["content"] == [thought, {"type": "text", "text": "a"}]
 

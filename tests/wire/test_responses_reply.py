@@ -27,6 +27,7 @@ from backends.types import (
     Finish,
     FinishReason,
     ImageDelta,
+    MessageStart,
     Native,
     ReasoningDelta,
     RefusalDelta,
@@ -63,6 +64,7 @@ EVENTS: list[Delta] = [
     ReasoningDelta(0, "Let ", [{**SUMMARY, "summary": "Let "}]),
     ReasoningDelta(0, "me", [{**SUMMARY, "summary": "me"}]),
     ReasoningDelta(0, "", [{**SECRET, "data": "c2VjcmV0"}]),
+    MessageStart(0, "commentary"),
     TextDelta(0, "a", {"content": [TOKEN]}),
     TextDelta(0, 'ü\n"b'),
     TextDelta(0, "c"),
@@ -305,19 +307,30 @@ def test_a_whole_answer_is_the_streams_last_response() -> None:
     wanted = documents(stream(EVENTS, "tool_calls"))[-1]["response"]
     answer = collected([*EVENTS, finish("tool_calls")])
     body = encode_answer(HEAD, asking(), answer, USAGE, COST)
-    document = json.loads(body)
-    order = {"reasoning": 0, "message": 1, "image_generation_call": 2, "function_call": 3}
-    names = ("type", "text", "arguments", "content", "summary", "encrypted_content", "result")
-
-    def plain(items: list[dict[str, Any]]) -> list[Any]:
-        items = sorted(items, key=lambda item: order[item["type"]])
-        return [[item.get(name) for name in names] for item in items]
-
-    assert plain(document["output"]) == plain(wanted["output"])
-    assert {**document, "output": []} == {**wanted, "output": []}
+    assert json.loads(body) == wanted
     Response.model_validate_json(body, strict=True)
     _ = shapes.OpenResponsesResult.model_validate_json(body)
     assert collected(decoded(body)).choices[0].text == 'aü\n"bcd'
+
+
+def test_messages_that_follow_each_other_stay_apart_with_their_phases() -> None:
+    """A model says what a message is for, and wants it handed back with the message."""
+    events: list[Delta] = [
+        MessageStart(0, "commentary"),
+        TextDelta(0, "I look."),
+        MessageStart(0, "final_answer"),
+        TextDelta(0, "Found "),
+        TextDelta(0, "it."),
+        MessageStart(0),
+        TextDelta(0, "Bye."),
+    ]
+    told = documents(stream(events))
+    for kind, texts in (("added", ["", "", ""]), ("done", ["I look.", "Found it.", "Bye."])):
+        items = [d["item"] for d in told if d["type"] == f"response.output_item.{kind}"]
+        assert [item.get("phase") for item in items] == ["commentary", "final_answer", None]
+        assert ["".join(p["text"] for p in item["content"]) for item in items] == texts
+    assert items == told[-1]["response"]["output"]
+    assert decoded(stream(events))[1:-1] == events
 
 
 def test_signatures_of_other_vendors_travel_with_the_item() -> None:

@@ -205,7 +205,12 @@ def test_allowed_tools_leave_out_the_others() -> None:
         ({"plugins": [{"id": "web"}]}, "plugins", "plugins"),
         ({"session_id": "s"}, "session_id", "sticky"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
-        ({"tools": [{"type": "custom", "name": "x"}]}, "tools[0].type", "custom"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].name", "string"),
+        (
+            {"tools": [{"type": "custom", "name": "x", "format": {}}]},
+            "tools[0].format.type",
+            "string",
+        ),
         ({"tools": [{"type": "function"}]}, "tools[0].name", "string"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type", "web_search"),
         ({"tool_choice": "any"}, "tool_choice", "required"),

@@ -417,9 +417,12 @@ def test_a_recorded_answer_is_what_openais_own_reader_finds(
     theirs: Any = Response.construct(**response)
     choice = choice_of(events)
     assert choice.text == theirs.output_text
-    calls = [i for i in response["output"] if i["type"] == "function_call"]
-    assert [(c.id, c.name, json.loads(c.arguments)) for c in choice.calls] == [
-        (call["call_id"], call["name"], json.loads(call["arguments"])) for call in calls
+    calls = [i for i in response["output"] if i["type"] in ("function_call", "custom_tool_call")]
+    assert [(c.id, c.name, c.custom or json.loads(c.arguments)) for c in choice.calls] == [
+        (c["call_id"], c["name"], "input" in c or json.loads(c["arguments"])) for c in calls
+    ]
+    assert [c.arguments for c in choice.calls if c.custom] == [
+        call["input"] for call in calls if "input" in call
     ]
     thoughts = [i for i in response["output"] if i["type"] == "reasoning"]
     parts = [p for i in thoughts for p in [*(i.get("summary") or ()), *(i.get("content") or ())]]

@@ -60,6 +60,8 @@ def take(extract: Extract, item: dict[str, Any], before: dict[str, Any]) -> None
                 said.signatures.append(tuple(filter(None, sealed)))
         case "function_call":
             said.calls.append((item["name"], parsed(item["arguments"])))
+        case "custom_tool_call":
+            said.calls.append((item["name"], item["input"]))
         case "image_generation_call":
             said.images += bool(item.get("result"))
         case _:

@@ -187,8 +187,10 @@ def _checked(frame: bytes) -> tuple[int, int]:
     """Return the lengths of a frame and of its headers.
 
     Raises:
-        ProtocolError: their checksum is another.
+        ProtocolError: their checksum is another, or there is none.
     """
+    if len(frame) < _PRELUDE_BYTES:
+        raise ProtocolError("a frame of the upstream's stream says that it is shorter than any")
     size, headers, expected = _prelude(frame)
     if crc32(frame[:8]) != expected:
         raise ProtocolError("a frame of the upstream's stream: checksum mismatch in its prelude")

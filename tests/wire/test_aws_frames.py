@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from binascii import crc32
 from typing import Any
 
 import pytest
@@ -143,6 +144,17 @@ def test_the_frames_of_a_paced_stream_are_read_each_by_itself() -> None:
     bad = part(b"ten")[:-1] + b"?"
     with pytest.raises(ProtocolError, match="checksum"):
         tuple(frames.feed(bad))
+
+
+@pytest.mark.parametrize("size", [0, 1, 11, 12, 15])
+@pytest.mark.parametrize("headers", [0, 1, 2**32 - 1])
+def test_a_frame_that_says_it_is_shorter_than_any_is_damaged(size: int, headers: int) -> None:
+    """With or without a frame before it; a good checksum of its lengths changes nothing."""
+    lengths = struct.pack(">II", size, headers)
+    for bad in (lengths + bytes(20), lengths + struct.pack(">I", crc32(lengths)) + bytes(20)):
+        for body in (bad, part(b"a") + bad):
+            with pytest.raises((ProtocolError, StreamTruncated)):
+                read(body, unwrap=parts)
 
 
 def test_headers_of_any_length_are_read_and_only_short_ones_are_remembered() -> None:

@@ -15,6 +15,7 @@ from backends.types import (
     FinishReason,
     ImageDelta,
     MessageStart,
+    PartStart,
     ReasoningDelta,
     RefusalDelta,
     ResponseStart,
@@ -185,7 +186,7 @@ def _choice(index: int, runs: Iterable[_Run]) -> Choice:
                 choice.annotations.extend(event.annotations)
             case VectorDelta():
                 choice.vector = event.vector
-            case MessageStart():
+            case MessageStart() | PartStart():
                 pass  # of the order only
     choice.text, choice.reasoning, choice.refusal = map("".join, (texts, thoughts, refusals))
     for call, pieces in calls.values():

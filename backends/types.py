@@ -180,6 +180,15 @@ class MessageStart(msgspec.Struct, frozen=True, gc=False):
     phase: str | None = None
 
 
+class PartStart(msgspec.Struct, frozen=True, gc=False):
+    """What one choice says from here on is another part of the same message.
+
+    Citations are of a part: text that follows a cited one as another part is not cited by it.
+    """
+
+    index: int
+
+
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of one tool call. ``id`` and ``name`` come with the first piece only.
 
@@ -224,7 +233,7 @@ class Finish(msgspec.Struct, frozen=True):
 Content: TypeAlias = (
     TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ImageDelta | VectorDelta
 )
-Delta: TypeAlias = Content | AnnotationDelta | MessageStart
+Delta: TypeAlias = Content | AnnotationDelta | MessageStart | PartStart
 """What an encoder of a client's dialect writes."""
 
 StreamEvent: TypeAlias = ResponseStart | Delta | UsageUpdate | Finish
@@ -233,7 +242,7 @@ StreamEvent: TypeAlias = ResponseStart | Delta | UsageUpdate | Finish
 CONTENT = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, ImageDelta, VectorDelta)
 """Event types that are content: the first one commits the answer to its endpoint."""
 
-DELTAS = (*CONTENT, AnnotationDelta, MessageStart)
+DELTAS = (*CONTENT, AnnotationDelta, MessageStart, PartStart)
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):

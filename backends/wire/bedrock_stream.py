@@ -19,6 +19,7 @@ from backends.types import (
     AnnotationDelta,
     HalfUsage,
     ImageDelta,
+    PartStart,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
@@ -260,6 +261,8 @@ class ConverseDecoder(AnswerDecoder):
         if delta.text:
             if index not in self._blocks:
                 self._blocks[index] = _Block(self._said)
+                if self._said:
+                    events.append(PartStart(0))
             self._said += len(delta.text)
             self._flowing = index
             self.say(events, TextDelta(0, delta.text))

@@ -18,6 +18,7 @@ from backends.types import (
     Delta,
     ImageDelta,
     MessageStart,
+    PartStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -116,7 +117,7 @@ class Blocks:
                 return self._tool(event)
             case AnnotationDelta():
                 return self._cite(event.annotations)
-            case MessageStart():
+            case MessageStart() | PartStart():
                 return self.close() if self._kind == "text" else []
             case ImageDelta():
                 return self._whole(_image(event.url))

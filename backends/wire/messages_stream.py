@@ -16,6 +16,7 @@ from backends.errors import ProtocolError
 from backends.types import (
     AnnotationDelta,
     HalfUsage,
+    PartStart,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
@@ -185,6 +186,8 @@ class MessagesDecoder(AnswerDecoder):
         block = self._blocks[index] = _Block(kind, document, place, self._chars)
         match kind:
             case "text":
+                if self._chars:
+                    events.append(PartStart(0))
                 self._text(_text(document, "text"), events)
                 cited = document.get("citations")
                 block.cited = list(cited) if isinstance(cited, list) else []

@@ -23,6 +23,7 @@ from backends.types import (
     Finish,
     ImageDelta,
     MessageStart,
+    PartStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -93,8 +94,8 @@ class ChunkEncoder:
             if not event.index and event.logprobs is None:  # nearly every event of a stream
                 return b"".join((self._text, _encode(event.text), _PLAIN_END))
             logprobs = event.logprobs
-        if isinstance(event, MessageStart):
-            return b""  # a chat's answer is one message
+        if isinstance(event, MessageStart | PartStart):
+            return b""  # a chat's answer is one message of one part
         choice = {
             "index": event.index,
             "delta": self._numbered(event.index, _delta_body(event)),

@@ -49,6 +49,9 @@ class Message(Item):
         super().__init__(name)
         self._phase = {} if phase is None else {"phase": phase}
         self._parts: list[dict[str, Any]] = []
+        self._whole = False
+        """The last part has ended, and was told."""
+
         self.pieces: list[str] = []
         """Of the open part; the encoder adds those that it tells itself."""
 
@@ -59,9 +62,10 @@ class Message(Item):
 
     def need(self, kind: str) -> Told:
         """Open a part of this type if it is not open."""
-        if self._parts and self._parts[-1]["type"] == kind:
+        if self._parts and not self._whole and self._parts[-1]["type"] == kind:
             return []
-        told = self._end_part()
+        told = self.split()
+        self._whole = False
         part: dict[str, Any] = {"type": kind, "refusal": ""}
         if kind == "output_text":
             part = {"type": kind, "text": "", "annotations": [], "logprobs": []}
@@ -95,11 +99,13 @@ class Message(Item):
 
     def end(self) -> Told:
         """See ``Item``."""
-        return self._end_part()
+        return self.split()
 
-    def _end_part(self) -> Told:
-        if not self._parts:
+    def split(self) -> Told:
+        """End the open part: what is said next is of another."""
+        if not self._parts or self._whole:
             return []
+        self._whole = True
         part = self._settled()
         place = {"content_index": self.part}
         done: dict[str, Any] = {**place, "refusal": part.get("refusal")}

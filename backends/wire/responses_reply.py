@@ -25,6 +25,7 @@ from backends.types import (
     FinishReason,
     ImageDelta,
     MessageStart,
+    PartStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -125,6 +126,9 @@ class ResponsesEncoder:
                 return self._thought(event)
             case MessageStart():
                 return self._close() + self._begin(Message(self._name("msg"), event.phase))
+            case PartStart():
+                self._prefix, said = b"", self._open
+                return self._told(said, said.split()) if isinstance(said, Message) else b""
             case ImageDelta():
                 return (
                     self._close()

@@ -19,6 +19,7 @@ from backends.types import (
     FinishReason,
     ImageDelta,
     MessageStart,
+    PartStart,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
@@ -115,6 +116,8 @@ class ResponsesDecoder(AnswerDecoder):
             self._open(events, self._place(event, event.item), event.item)
         elif kind == "response.output_item.done" and isinstance(event.item, dict):
             self._close(events, self._place(event, event.item), event.item)
+        elif kind == "response.content_part.added" and event.content_index:
+            self._part(events, place, event.content_index)
         elif kind == "response.output_text.annotation.added":
             self._annotate(events, (place, "annotations", event.content_index or 0), event)
         elif (told := _TOLD.get(kind)) is not None:
@@ -171,11 +174,20 @@ class ResponsesDecoder(AnswerDecoder):
             if entry.get("type") == "refusal":
                 self._rest(events, (place, "refusal", part), entry.get("refusal"))
                 continue
+            if part:
+                self._part(events, place, part)
             told = _Event(logprobs=entry.get("logprobs"))
             self._rest(events, (place, "text", part), entry.get("text"), told)
             key = (place, "annotations", part)
             for _, annotation in _entries(entry.get("annotations"))[self._said.get(key, 0) :]:
                 self._annotate(events, key, _Event(annotation=annotation))
+
+    def _part(self, events: list[StreamEvent], place: Place, part: int) -> None:
+        """Another part of a message begins, unless it has."""
+        key = (place, "part", part)
+        if key not in self._said:
+            self._said[key] = 1
+            events.append(PartStart(0))
 
     def _tool(self, events: list[StreamEvent], item: Mapping[str, Any]) -> None:
         """Keep what a tool of the vendor did; an image that it made is content."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backends.collect import ChatAnswer, Collector
 from backends.types import (
+    DELTAS,
     AnnotationDelta,
     ChoiceEnd,
     Delta,
@@ -18,12 +19,18 @@ from backends.types import (
     FinishReason,
     ImageDelta,
     MessageStart,
+    PartStart,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
 )
 from backends.wire import messages_reply, openai_reply, responses_reply
+from backends.wire.chat import CHAT
+from backends.wire.messages import MESSAGES
+from backends.wire.messages_stream import MessagesDecoder
+from backends.wire.responses import RESPONSES
+from backends.wire.responses_stream import ResponsesDecoder
 from tests.wire.test_messages_reply import REQUEST, message, sent
 from tests.wire.test_responses_reply import COST, HEAD, TOKEN, USAGE, asking, documents, stream
 
@@ -71,6 +78,7 @@ _kinds: tuple[st.SearchStrategy[Delta], ...] = (
     st.just(AnnotationDelta(0, [_CITED])),
     st.just(ImageDelta(0, "data:image/png;base64,AAAA")),
     st.builds(MessageStart, st.just(0), st.sampled_from([None, "commentary"])),
+    st.just(PartStart(0)),
 )
 _runs = st.one_of([st.lists(kind, min_size=1, max_size=3) for kind in _kinds])
 """The same kind is likely to follow itself."""
@@ -203,3 +211,51 @@ def test_arguments_that_are_no_object_are_kept_in_a_whole_message(arguments: str
     body = messages_reply.encode_answer(HEAD, REQUEST, answer, USAGE, COST)
     kept = arguments if arguments == '{"cut' else [1]
     assert json.loads(body)["content"][0]["input"] == {"arguments": kept}
+
+
+def test_citations_stay_with_their_part_of_the_text() -> None:
+    """Anthropic cites blocks: what follows a cited one uncited stays a block of its own."""
+    place = {"type": "char_location", "cited_text": "so", "document_index": 0}
+    blocks: list[dict[str, Any]] = [
+        {"type": "text", "text": "It is so", "citations": [place]},
+        {"type": "text", "text": ", and "},
+        {"type": "text", "text": "also so", "citations": [place, place]},
+        {"type": "text", "text": "."},
+        {"type": "text", "text": " Full stop."},
+    ]
+    document = {"type": "message", "content": blocks, "stop_reason": "end_turn"}
+    decoder = MessagesDecoder()
+    events = [*decoder.feed(json.dumps(document).encode()), *decoder.end()]
+    collector = Collector()
+    collector.add(events)
+    answer, request = collector.answer(), asking()
+    message = json.loads(MESSAGES.whole(HEAD, request, answer, USAGE, COST))
+    found = [{k: v for k, v in block.items() if v is not None} for block in message["content"]]
+    assert found == blocks
+    response = json.loads(RESPONSES.whole(HEAD, request, answer, USAGE, COST))
+    [item] = response["output"]
+    told = [(part["text"], len(part["annotations"])) for part in item["content"]]
+    assert told == [(block["text"], len(block.get("citations", ()))) for block in blocks]
+    chat = json.loads(CHAT.whole(HEAD, request, answer, USAGE, COST))["choices"][0]["message"]
+    assert chat["content"] == "".join(block["text"] for block in blocks)
+
+
+def test_parts_of_a_message_of_responses_stay_apart() -> None:
+    """Streamed and whole, with the end of each before the next one's beginning."""
+    parts = [{"type": "output_text", "text": text, "annotations": []} for text in ("a", "b")]
+    item = {"type": "message", "id": "m", "role": "assistant", "content": parts}
+    document = {"id": "r", "object": "response", "status": "completed", "output": [item]}
+    decoder = ResponsesDecoder()
+    events = [*decoder.feed(json.dumps(document).encode()), *decoder.end()]
+    encoder = RESPONSES.encoder(HEAD, asking())
+    stream = encoder.open() + b"".join(encoder.delta(e) for e in events if isinstance(e, DELTAS))
+    told = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: ")]
+    steps = [(e["type"].removeprefix("response."), e.get("content_index")) for e in told[3:]]
+    assert steps == [
+        ("content_part.added", 0),
+        ("output_text.delta", 0),
+        ("output_text.done", 0),
+        ("content_part.done", 0),
+        ("content_part.added", 1),
+        ("output_text.delta", 1),
+    ]

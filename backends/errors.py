@@ -85,6 +85,11 @@ class BackendError(Exception):
         self.upstream_code = upstream_code
         self.retry_after_s = retry_after_s
 
+    def reword(self, message: str) -> None:
+        """Say it otherwise."""
+        self.args = (message,)
+        self.message = message
+
 
 class RequestRejected(BackendError):
     """The upstream says that the request itself is wrong; no other endpoint is asked."""
@@ -118,7 +123,7 @@ class EndpointRejected(BackendError):
 
     @property
     def credential_refused(self) -> bool:
-        """Whether it is about the credential, which its words may quote, whatever the status."""
+        """Whether it is about our credential or what it may do, whatever the status."""
         told = _KIND_OF.get((self.upstream_code or "").lower()) is EndpointRejected
         told = told or self.upstream_status in _CREDENTIAL_STATUSES
         return told or _KEY_WORDS.search(self.message) is not None

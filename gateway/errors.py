@@ -25,6 +25,7 @@ from backends.errors import (
     BackendError,
     ContextLengthExceeded,
     EndpointRejected,
+    RequestRejected,
     UpstreamFailed,
 )
 from backends.redaction import redacted
@@ -234,8 +235,11 @@ def backend_reply(error: BackendError, provider: str) -> ErrorReply:
         # Nothing that a caller, who has another key and another account, could mend.
         told = "" if error.upstream_status is None else f" ({error.upstream_status})"
         words = f"the endpoint refuses this gateway's own credential{told}: {words}"
+    # Another's refusal names no field that a caller should change.
+    param = error.param if isinstance(error, RequestRejected) else None
+    param = None if param is None else redacted(param)
     message = f"{provider}: {words}"
-    return ErrorReply(status, message, None, error_type, metadata, headers)
+    return ErrorReply(status, message, param, error_type, metadata, headers)
 
 
 def ledger_reply(error: LedgerError) -> ErrorReply:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from backends.errors import BackendError, classify, is_telling
+from backends.wire.error_words import error_words, read_document, read_error
 from backends.wire.waits import wait_s
 
-_MOST_CHARS: Final = 2000
-_WRAPPED: Final = 2
-"""How often an error may stand in another one's message."""
-
-_WORDS: Final = ("message", "Message", "detail", "msg", "error_message", "error")
 _STATUS_OF: Final[Mapping[str, int]] = {
     # Anthropic's and OpenAI's types, as they come in streams, without a status.
     "invalid_request_error": 400,
@@ -54,13 +48,14 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
         headers: its headers, looked up by lower-case names.
         body: the beginning of its body.
     """
-    document = _document(body) or {}
-    message, code = read_error(body)
+    document = read_document(body) or {}
+    told = read_error(body)
     return classify(
         _original(document) or status,
-        message or f"the upstream answered {status} {phrase}".rstrip(),
-        code=_telling(document, headers, code),
+        told.message or f"the upstream answered {status} {phrase}".rstrip(),
+        code=_telling(document, headers, told.code),
         retry_after_s=wait_s(headers, document, limited=status == 429),
+        param=told.param,
     )
 
 
@@ -80,76 +75,33 @@ def stream_error(document: Any) -> BackendError:
     Args:
         document: the payload that holds ``error``, or the error itself.
     """
-    error = document.get("error") or document if isinstance(document, Mapping) else document
-    message, code = error_words(error)
-    outer = document if isinstance(document, Mapping) else {}
-    inner = error if isinstance(error, Mapping) else {}
-    if not message:
-        message = "the upstream reported an error in its stream"
-    kinds = [str(k) for k in (inner.get("type"), code, outer.get("error_type")) if k]
-    for number in (inner.get("code"), inner.get("status_code"), outer.get("status_code")):
-        if isinstance(number, int) and 400 <= number < 600:
-            given = None if code is None or code.isdecimal() else code
-            return classify(
-                number,
-                message,
-                code=_telling(outer, {}, given),
-                retry_after_s=wait_s({}, outer, limited=number == 429),
-            )
-    status = next((_STATUS_OF[kind] for kind in kinds if kind in _STATUS_OF), 502)
-    found = _telling(outer, {}, code)
-    return classify(status, message, code=found, retry_after_s=wait_s({}, outer, limited=True))
+    outer: Mapping[str, Any] = document if isinstance(document, Mapping) else {}
+    error = outer.get("error") or document
+    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    told = error_words(error)
+    code = told.code
+    status = _status_in(inner) or _status_in(outer)
+    if status is None:
+        kinds = [str(kind) for kind in (inner.get("type"), code, outer.get("error_type")) if kind]
+        status = next((_STATUS_OF[kind] for kind in kinds if kind in _STATUS_OF), None)
+    elif code is not None and code.isdecimal():
+        code = None
+    return classify(
+        status,
+        told.message or "the upstream reported an error in its stream",
+        code=_telling(outer, {}, code),
+        retry_after_s=wait_s({}, outer, limited=status in (429, None)),
+        param=told.param,
+    )
 
 
-def read_error(body: bytes) -> tuple[str, str | None]:
-    """Find message and code in an error body; ("", None) if there is none."""
-    document = _document(body)
-    if document is None:
-        text = body.decode("utf-8", "replace").strip()
-        return "" if text.startswith("<") else text[:500], None  # a page says nothing to a program
-    error = document.get("error") or document.get("errors") or document
-    if isinstance(error, str) and isinstance(document.get("message"), str):
-        error = {"message": document["message"] or error}  # ``error`` is the kind's name
-    message, code = error_words(error)
-    if code is None and document.get("code") is not None:
-        code = str(document["code"])
-    return message, code
-
-
-def error_words(error: object, wrapped: int = _WRAPPED) -> tuple[str, str | None]:
-    """Return message and code of a decoded error object, whatever its shape.
-
-    Args:
-        error: the object, or its only words.
-        wrapped: how many errors that stand within its message are looked into.
-    """
-    if isinstance(error, list) and error:
-        error = error[0]
-    if isinstance(error, str):
-        return _unwrapped(error, wrapped), None
-    if not isinstance(error, Mapping):
-        return "", None
-    words = next((error[name] for name in _WORDS if error.get(name)), "")
-    if isinstance(words, list) and words:
-        words = words[0]
-    if isinstance(words, Mapping):
-        words = words.get("msg") or words.get("message") or ""
-    metadata = error.get("metadata")
-    if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str) and raw:
-        # What the provider behind a router said, after the router's own words.
-        words = f"{words}: {_unwrapped(raw, wrapped)}" if words else raw
-    code = error.get("code")
-    return _unwrapped(str(words), wrapped), str(code) if code is not None else None
-
-
-def _unwrapped(words: str, wrapped: int) -> str:
-    """Return the words of an error that came as the message of another one."""
-    if wrapped and words.lstrip().startswith("{"):
-        document = _document(words.encode("utf-8", "surrogatepass"))
-        if document:
-            inner, _ = error_words(document.get("error") or document, wrapped - 1)
-            return inner
-    return words[:_MOST_CHARS]
+def _status_in(document: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status that an error names, as a number or in digits."""
+    for name in ("code", "status_code", "status"):
+        digits = str(document.get(name))
+        if len(digits) == 3 and digits.isdecimal() and 400 <= int(digits) < 600:
+            return int(digits)
+    return None
 
 
 def _telling(
@@ -168,16 +120,3 @@ def _telling(
     found.append(amazon)
     telling = (each for each in found if isinstance(each, str) and is_telling(each))
     return next(telling, code or amazon)
-
-
-def _document(body: bytes) -> dict[str, Any] | None:
-    """Read an error body as a JSON object; None if it is none."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if isinstance(document, list) and document:
-        document = document[0]
-    if isinstance(document, dict):
-        return document
-    return {"error": document} if isinstance(document, str) else {}

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from backends.errors import classify
 from gateway.errors import AllFailed, backend_reply
-from tests.gateway.upstreams import Call, refusal, upstream
-from tests.gateway_harness import model, running, settings
+from tests.gateway.upstreams import Call, Part, refusal, upstream
+from tests.gateway_harness import Gateway, model, running, settings
 
 KEY = "letmein9"
 QUOTED = f"Incorrect API key provided: {KEY} (sk-proj-ab***yz9). You can find your key elsewhere."
+
+
+@asynccontextmanager
+async def asked(redis_url: str, *parts: Part) -> AsyncIterator[Gateway]:
+    """Run a gateway whose model "m" is at an upstream that does this, and is not tried again."""
+    async with upstream(*parts) as up:
+        given = settings(model(up.endpoint("up", retries=0), id="m"))
+        async with running(redis_url, given) as gateway:
+            yield gateway
 
 
 @pytest.mark.parametrize(
@@ -46,6 +57,47 @@ def test_the_vendors_own_words_reach_the_caller(status: int, words: str) -> None
     told = f"the endpoint refuses this gateway's own credential ({status})"
     assert reply.message == f"acme: {told}: {words}"
     assert reply.status == 502
+
+
+def test_only_a_rejected_request_names_the_field() -> None:
+    """What another kind of error names is nothing that the caller could change."""
+    for status, param in ((400, "temperature"), (401, None), (429, None), (500, None)):
+        assert backend_reply(classify(status, "no", param="temperature"), "a").param == param
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_the_vendors_field_reaches_the_caller(redis_url: str, path: str) -> None:
+    """In both shapes of an error."""
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+
+    async def part(call: Call) -> None:
+        await call.start(400)
+        await call.chunk(b'{"error": {"message": "no", "param": "messages[0].content"}}')
+        await call.end()
+
+    async with asked(redis_url, part) as gateway:
+        headers = {"Authorization": f"Bearer {gateway.key}"}
+        reply = await gateway.client.post(path, json=body, headers=headers)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "messages[0].content"
+
+
+@pytest.mark.anyio
+async def test_no_status_is_made_up_for_an_error_in_a_stream(redis_url: str) -> None:
+    """The upstream answered with 200, and told none."""
+
+    async def part(call: Call) -> None:
+        await call.start()
+        await call.word("hello")
+        await call.chunk(b'data: {"error": {"message": "no more birds"}}\n\n')
+        await call.end()
+
+    async with asked(redis_url, part) as gateway:
+        streamed = await gateway.stream(model="m")
+    (error,) = streamed.errors
+    assert error["message"] == "up: no more birds"
+    assert "upstream_status" not in error["metadata"]
 
 
 @pytest.mark.anyio

@@ -219,6 +219,75 @@ def test_an_error_in_a_stream_is_told_by_its_words(document: Any, kind: type[Bac
     assert error.message == "m"
 
 
+@pytest.mark.parametrize(
+    ("document", "status", "code"),
+    [
+        ({"error": {"message": "m", "code": "429"}}, 429, None),
+        ({"error": {"message": "m", "code": 429}}, 429, None),
+        ({"error": "m", "code": "429"}, 429, None),
+        ({"error": {"message": "m", "status": "503"}}, 503, None),
+        ({"error": {"message": "m", "type": "overloaded_error"}}, 529, None),
+        ({"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}, 429,
+         "RESOURCE_EXHAUSTED"),
+        ({"error": {"message": "m", "code": "7009"}}, None, "7009"),
+        ({"error": {"message": "m", "code": True}}, None, "True"),
+        ({"error": {"message": "m", "type": "who_knows"}}, None, None),
+        ({"error": "m"}, None, None),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_stream_has_the_status_that_it_names(
+    document: Any, status: int | None, code: str | None
+) -> None:
+    """As a number, in digits or by its type; none is made up."""
+    error = stream_error(document)
+    assert (error.upstream_status, error.upstream_code) == (status, code)
+    assert type(error) is (RateLimited if status == 429 else UpstreamFailed)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("This model's maximum context length is 8", ContextLengthExceeded),
+        ("Incorrect API key provided", EndpointRejected),
+        ("no", UpstreamFailed),
+    ],
+)
+def test_without_a_status_the_words_tell(words: str, kind: type[BackendError]) -> None:
+    """As they do where the status is only that of a wrong request."""
+    assert type(stream_error({"error": {"message": words}})) is kind
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        ({"error": {"code": 400, "message": "m", "status": "ABORTED"}}, "ABORTED"),
+        ([{"error": {"code": 403, "message": "m", "status": "NOT_FOUND"}}], "NOT_FOUND"),
+        ({"error": {"code": "deep", "message": "m", "status": "FAILED"}}, "deep"),
+        ({"error": {"code": 400, "message": "m", "status": "failed"}}, "400"),
+    ],
+)  # fmt: skip
+def test_googles_word_says_more_than_its_number(document: Any, code: str) -> None:
+    """The number is the status once more."""
+    assert refused(400, document).upstream_code == code
+
+
+@pytest.mark.parametrize(
+    ("param", "found"),
+    [
+        ("temperature", "temperature"),
+        (None, None),
+        ("", None),
+        (["a"], None),
+        ("x" * 999, "x" * 200),
+    ],
+)
+def test_the_field_that_is_wrong_is_kept(param: Any, found: str | None) -> None:
+    """Where an OpenAI-like error names one, whole or in a stream."""
+    document = {"error": {"message": "m", "param": param}}
+    assert refused(400, document).param == found
+    assert stream_error(document).param == found
+
+
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
@@ -226,7 +295,7 @@ _values = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 ["error", "errors", "message", "detail", "code", "metadata", "raw", "details",
-                 "innererror", "type", "headers", "retryDelay"]
+                 "innererror", "type", "headers", "retryDelay", "status", "param"]
             ),
             inner,
             max_size=3,

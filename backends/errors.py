@@ -42,7 +42,7 @@ _CONTEXT_WORDS = re.compile(
     re.IGNORECASE,
 )
 _KEY_WORDS = re.compile(
-    r"(incorrect|invalid) api key|api key (is )?(not valid|invalid|expired)"
+    r"(incorrect|invalid) api[ _-]?key|api[ _-]?key (is )?(not valid|invalid|expired)"
     r"|credit balance is too low",
     re.IGNORECASE,
 )

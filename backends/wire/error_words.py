@@ -12,7 +12,12 @@ _MOST_PARAM_CHARS: Final = 200
 _WRAPPED: Final = 2
 """How often an error may stand in another one's message."""
 
-_WORDS: Final = ("message", "Message", "detail", "msg", "error_message", "error")
+_WORDS: Final = (
+    "message", "Message", "detail", "msg", "error_message", "error_msg", "status_msg", "error"
+)  # fmt: skip
+
+WITHIN: Final = ("error", "errors", "base_resp")
+"""Where in a document its error may stand; the last is MiniMax's."""
 
 
 class Told(NamedTuple):
@@ -30,7 +35,7 @@ def read_error(body: bytes) -> Told:
     if document is None:
         text = body.decode("utf-8", "replace").strip()
         return Told("" if text.startswith("<") else text[:500])  # no page is for a program
-    error = document.get("error") or document.get("errors") or document
+    error = next((document[name] for name in WITHIN if document.get(name)), document)
     if isinstance(error, str) and isinstance(document.get("message"), str):
         error = {"message": document["message"] or error}  # ``error`` is the kind's name
     told = error_words(error)

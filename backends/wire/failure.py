@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.errors import BackendError, classify, is_telling
-from backends.wire.error_words import error_words, read_document, read_error
+from backends.wire.error_words import WITHIN, error_words, read_document, read_error
 from backends.wire.waits import wait_s
 
 _STATUS_OF: Final[Mapping[str, int]] = {
@@ -37,6 +37,19 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "internalServerException": 500,
     "serviceUnavailableException": 503,
 }
+
+_MINIMAX_STATUS_OF: Final[Mapping[int, int]] = {
+    1001: 408, 1002: 429, 1004: 401, 1008: 402, 1026: 400, 1027: 400, 1039: 429, 1041: 429,
+    1042: 400, 2013: 400, 2045: 429, 2049: 401, 2056: 429,
+}  # fmt: skip
+"""MiniMax's codes, which come with HTTP 200 (its API reference, "Error Codes", read 2026-12)."""
+
+_MINIMAX_FILTERED: Final = frozenset({1026, 1027})
+_ANSWERS: Final = (
+    "choices", "content", "candidates", "output", "generated_text", "embeddings", "data", "delta",
+    "response", "token", "result",
+)  # fmt: skip
+"""One of these holds what an answer says, whatever its wire."""
 
 
 def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -> BackendError:
@@ -76,7 +89,12 @@ def stream_error(document: Any) -> BackendError:
         document: the payload that holds ``error``, or the error itself.
     """
     outer: Mapping[str, Any] = document if isinstance(document, Mapping) else {}
-    error = outer.get("error") or document
+    error: Any = next((outer[name] for name in WITHIN if outer.get(name)), document)
+    if isinstance(error, list) and error:
+        error = error[0]
+    elif error is (base := outer.get("base_resp")) and isinstance(base, Mapping):
+        error = _minimax(base)
+        outer = {"error": error}
     inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
     told = error_words(error)
     code = told.code
@@ -84,7 +102,7 @@ def stream_error(document: Any) -> BackendError:
     if status is None:
         kinds = [str(kind) for kind in (inner.get("type"), code, outer.get("error_type")) if kind]
         status = next((_STATUS_OF[kind] for kind in kinds if kind in _STATUS_OF), None)
-    elif code is not None and code.isdecimal():
+    elif code == str(status):
         code = None
     return classify(
         status,
@@ -93,6 +111,44 @@ def stream_error(document: Any) -> BackendError:
         retry_after_s=wait_s({}, outer, limited=status in (429, None)),
         param=told.param,
     )
+
+
+def error_in(text: bytes, *, named: bool = False) -> BackendError | None:
+    """Return the error that a document within an accepted answer tells; None if it tells none.
+
+    For what failed as an answer: a good one may well have a ``message`` or ``detail``.
+
+    Args:
+        text: the document.
+        named: believe only what stands in ``error``.
+    """
+    is_object = text[:64].lstrip(b" \t\r\n[").startswith(b"{")
+    document = read_document(text) if is_object else None
+    if not document:
+        return None
+    if document.get("error"):
+        return stream_error(document)
+    if named or any(document.get(name) not in (None, [], {}) for name in _ANSWERS):
+        return None
+    base = document.get("base_resp")
+    if isinstance(base, Mapping):
+        return stream_error(document) if base.get("status_code") else None
+    kind = document.get("object") or document.get("type")
+    of_a_wire = isinstance(kind, str) and "error" not in kind and kind not in _STATUS_OF
+    if of_a_wire or document.get("code") in (0, 200):
+        return None
+    told = error_words(document.get("errors") or document)
+    return stream_error(document) if told.message else None
+
+
+def _minimax(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return MiniMax's error in the shape of others."""
+    code = base.get("status_code")
+    number = code if isinstance(code, int) else 0
+    error = {"code": code, "message": base.get("status_msg")}
+    error["status"] = _MINIMAX_STATUS_OF.get(number)
+    error["type"] = "content_filter" if number in _MINIMAX_FILTERED else None
+    return error
 
 
 def _status_in(document: Mapping[str, Any]) -> int | None:

@@ -101,6 +101,29 @@ async def test_no_status_is_made_up_for_an_error_in_a_stream(redis_url: str) -> 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("body", [
+    b'{"code": 429, "message": "no more birds", "data": null}',
+    b'data: {"code": "429", "message": "no more birds"}\n\ndata: [DONE]\n\n',
+    b'event: error\ndata: no more birds\n\n',
+    b'{"base_resp": {"status_code": 1002, "status_msg": "no more birds"}}',
+])  # fmt: skip
+async def test_an_error_without_a_shape_is_told(redis_url: str, body: bytes) -> None:
+    """Under HTTP 200, whole or in a stream; nothing is charged."""
+
+    async def part(call: Call) -> None:
+        await call.start()
+        await call.chunk(body)
+        await call.end()
+
+    async with asked(redis_url, part) as gateway:
+        reply = await gateway.chat(model="m")
+        balance = await gateway.audited()
+    assert reply.json()["error"]["message"] == "up: no more birds"
+    assert reply.status_code == (502 if b"event:" in body else 429)
+    assert balance.spent_nanodollars == 0
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_that_quotes_the_key(
     redis_url: str,

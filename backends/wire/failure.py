@@ -67,7 +67,7 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
         _original(document) or status,
         told.message or f"the upstream answered {status} {phrase}".rstrip(),
         code=_telling(document, headers, told.code),
-        retry_after_s=wait_s(headers, document, limited=status == 429),
+        retry_after_s=wait_s(headers, document, limited=status == 429, words=told.message),
         param=told.param,
     )
 
@@ -108,7 +108,7 @@ def stream_error(document: Any) -> BackendError:
         status,
         told.message or "the upstream reported an error in its stream",
         code=_telling(outer, {}, code),
-        retry_after_s=wait_s({}, outer, limited=status in (429, None)),
+        retry_after_s=wait_s({}, outer, limited=status in (429, None), words=told.message),
         param=told.param,
     )
 

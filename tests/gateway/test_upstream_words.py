@@ -124,6 +124,15 @@ async def test_an_error_without_a_shape_is_told(redis_url: str, body: bytes) -> 
 
 
 @pytest.mark.anyio
+async def test_a_wait_that_only_the_words_tell_reaches_the_caller(redis_url: str) -> None:
+    """As whole seconds, upward."""
+    limited = refusal(429, message="Rate limit reached. Please try again in 1m12.3s.")
+    async with asked(redis_url, limited) as gateway:
+        reply = await gateway.chat(model="m")
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "73")
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_that_quotes_the_key(
     redis_url: str,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
 from backends.auth import Auth
 from backends.errors import BackendError
+from backends.redaction import redacted
 from backends.transport import Answer, Post, Transport
 from backends.types import StreamEvent
 from backends.wire.decoder import AnswerDecoder
@@ -22,7 +23,7 @@ not read to its end cannot be used again."""
 class AnswerStream:
     """What ``backends.base.Backend.stream`` returns: a context, and within it the batches."""
 
-    __slots__ = ("_answer", "_auth", "_call", "_decoder", "_transport")
+    __slots__ = ("_answer", "_auth", "_call", "_credential", "_decoder", "_transport")
 
     def __init__(
         self, transport: Transport, call: Post, decoder: AnswerDecoder, auth: Auth
@@ -33,18 +34,20 @@ class AnswerStream:
         self._decoder = decoder
         self._auth = auth
         self._answer: Answer
+        self._credential: Mapping[str, str] = {}
 
     async def __aenter__(self) -> Self:
         """Ask; see ``Transport.post``."""
         auth, call = self._auth, self._call
         await auth.ready()
-        headers = auth.headers(self._transport.url(call.path), call.body)
+        headers = self._credential = auth.headers(self._transport.url(call.path), call.body)
         try:
             self._answer = await self._transport.post(
                 Post(call.path, {**call.headers, **headers}, call.body)
             )
         except BackendError as error:
             auth.failed(headers, error)
+            self._hide_credential(error)
             raise
         return self
 
@@ -67,6 +70,7 @@ class AnswerStream:
             if events:
                 return events
         if decoder.failure is not None:
+            self._hide_credential(decoder.failure)
             raise decoder.failure
         raise StopAsyncIteration
 
@@ -85,3 +89,9 @@ class AnswerStream:
                             pass
         finally:
             self._answer.close()
+
+    def _hide_credential(self, error: BackendError) -> None:
+        """Take out of an upstream's words the credential that it was sent, of whatever shape."""
+        ours = self._call.headers.keys()
+        sent = [value for name, value in self._credential.items() if name not in ours]
+        error.reword(redacted(error.message, sent))

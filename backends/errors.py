@@ -42,7 +42,7 @@ _CONTEXT_WORDS = re.compile(
     re.IGNORECASE,
 )
 _KEY_WORDS = re.compile(
-    r"(incorrect|invalid) api key|api key (is )?(not valid|invalid|expired)"
+    r"(incorrect|invalid) api[ _-]?key|api[ _-]?key (is )?(not valid|invalid|expired)"
     r"|credit balance is too low",
     re.IGNORECASE,
 )
@@ -59,6 +59,7 @@ class BackendError(Exception):
         upstream_status: the status the upstream sent, or None if it sent none.
         upstream_code: the upstream's own error code, or None.
         retry_after_s: how long the upstream asked to wait, seconds, or None.
+        param: the field of the request that the upstream named, or None.
         retry_here: another try at the same endpoint may help.
         move_on: another endpoint may do it.
         other_credential: another credential of the same endpoint may do it, at once.
@@ -77,6 +78,7 @@ class BackendError(Exception):
         upstream_status: int | None = None,
         upstream_code: str | None = None,
         retry_after_s: float | None = None,
+        param: str | None = None,
     ) -> None:
         """Keep what the upstream said; ``message`` is shown to the client."""
         super().__init__(message)
@@ -84,6 +86,12 @@ class BackendError(Exception):
         self.upstream_status = upstream_status
         self.upstream_code = upstream_code
         self.retry_after_s = retry_after_s
+        self.param = param
+
+    def reword(self, message: str) -> None:
+        """Say it otherwise."""
+        self.args = (message,)
+        self.message = message
 
 
 class RequestRejected(BackendError):
@@ -118,7 +126,7 @@ class EndpointRejected(BackendError):
 
     @property
     def credential_refused(self) -> bool:
-        """Whether it is about the credential, which its words may quote, whatever the status."""
+        """Whether it is about our credential or what it may do, whatever the status."""
         told = _KIND_OF.get((self.upstream_code or "").lower()) is EndpointRejected
         told = told or self.upstream_status in _CREDENTIAL_STATUSES
         return told or _KEY_WORDS.search(self.message) is not None
@@ -204,33 +212,41 @@ def is_telling(code: str) -> bool:
 
 
 def classify(
-    status: int,
+    status: int | None,
     message: str,
     *,
     code: str | None = None,
     retry_after_s: float | None = None,
+    param: str | None = None,
 ) -> BackendError:
     """Return the error that an upstream's HTTP status and error code stand for.
 
     Args:
-        status: the upstream's HTTP status, 400 or above.
+        status: the upstream's HTTP status, 400 or above; None where it told none, as in streams.
         message: the upstream's words, shown to the client.
         code: the upstream's error code, if any.
         retry_after_s: the Retry-After it sent, in seconds.
+        param: the field of the request that it names, if any.
     """
     kind = _KIND_OF.get(code.lower()) if code else None
-    if kind is None and status in REJECTED_STATUSES:
-        kind = _kind_of_words(message)
+    if kind is None and (status is None or status in REJECTED_STATUSES):
+        kind = _kind_of_words(message) or (RequestRejected if status else UpstreamFailed)
     elif kind is None and status == 429:
         kind = RateLimited
-    elif kind is None and (status in RETRYABLE_STATUSES or status >= 500):
+    elif kind is None and (status in RETRYABLE_STATUSES or (status or 0) >= 500):
         kind = UpstreamFailed
     kind = kind or EndpointRejected
-    return kind(message, upstream_status=status, upstream_code=code, retry_after_s=retry_after_s)
+    return kind(
+        message,
+        upstream_status=status,
+        upstream_code=code,
+        retry_after_s=retry_after_s,
+        param=param,
+    )
 
 
-def _kind_of_words(message: str) -> type[BackendError]:
+def _kind_of_words(message: str) -> type[BackendError] | None:
     """Many servers give no code, only a sentence: about the context's length, or about a key."""
     if _CONTEXT_WORDS.search(message):
         return ContextLengthExceeded
-    return EndpointRejected if _KEY_WORDS.search(message) else RequestRejected
+    return EndpointRejected if _KEY_WORDS.search(message) else None

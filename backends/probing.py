@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from backends.auth import Auth
 from backends.base import Probe
 from backends.errors import BackendError
+from backends.redaction import redacted
 from backends.transport import Transport
 
 _NO_SUCH_PAGE: Final = frozenset({404, 405, 501})
@@ -37,6 +38,7 @@ async def asked(
             are none; None where the body says nothing.
         deadline: the event loop's time by which it returns, seconds.
     """
+    credential: Mapping[str, str] = {}
     try:
         async with asyncio.timeout_at(deadline):
             await auth.ready()
@@ -48,7 +50,7 @@ async def asked(
         if error.upstream_status in _NO_SUCH_PAGE:
             return Probe(True, "answers")
         status = f"{error.upstream_status}: " if error.upstream_status else ""
-        return Probe(False, f"{status}{error.message}")
+        return Probe(False, f"{status}{redacted(error.message, credential.values())}")
     if read is None:
         return Probe(True, "answers")
     try:

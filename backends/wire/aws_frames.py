@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from backends.errors import BackendError, ProtocolError, StreamTruncated, classify
-from backends.wire.failure import error_words
+from backends.wire.error_words import error_words
 
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """A frame longer than this is not a model's; reading on would only fill memory."""
@@ -265,12 +265,12 @@ def _error(headers: Mapping[str, Any], payload: bytes) -> BackendError:
     """Return what a frame that is no event stands for."""
     name = str(headers.get(":exception-type") or headers.get(":error-code") or "")
     try:
-        message, _ = error_words(msgspec.json.decode(payload))
+        message = error_words(msgspec.json.decode(payload)).message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = ""
     message = message or str(headers.get(":error-message") or "")
     plain = name.lower()
-    status = next((s for start, s in _STATUS_OF.items() if plain.startswith(start)), 502)
+    status = next((s for start, s in _STATUS_OF.items() if plain.startswith(start)), None)
     return classify(
         status, message or f"the upstream's stream broke with {name or 'an error'}", code=name
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -32,7 +32,8 @@ from backends.types import (
     UsageUpdate,
 )
 from backends.wire.calls import ToolCalls, call_id
-from backends.wire.failure import stream_error
+from backends.wire.error_words import read_error
+from backends.wire.failure import error_in, stream_error
 from backends.wire.reasons import reason_of
 from backends.wire.sse import EventTooLong, SSEDecoder
 
@@ -101,6 +102,8 @@ class AnswerDecoder(ABC):
         self._spoke: set[int] = set()
         self._ends: dict[int, ChoiceEnd] = {}
         self._dropped = 0
+        self._last = b""
+        """The last payload that was read: an error may look like one that says nothing."""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Return the events that ``data`` completes."""
@@ -115,8 +118,11 @@ class AnswerDecoder(ABC):
             for payload in frames.feed(data):
                 try:
                     self.payload(payload, events)
+                    self._last = payload
                 except _NOT_READ as error:
                     self._drop(payload, error, events)
+                except ProtocolError as error:
+                    raise (error_in(payload) or error) from error.__cause__
                 if self.done:
                     break
         except _BROKEN as error:
@@ -139,8 +145,11 @@ class AnswerDecoder(ABC):
             for payload in rest:
                 try:
                     take(payload, events)
+                    self._last = payload
                 except _NOT_READ as error:
                     self._drop(payload, error, events)
+                except ProtocolError as error:
+                    raise (error_in(payload) or error) from error.__cause__
                 if self.done:
                     break
             if not self.done:
@@ -243,11 +252,12 @@ class AnswerDecoder(ABC):
             StreamTruncated: a choice has not ended, or the wire's last event is missing.
         """
         self.done = True
+        if not self._ends:
+            self._stray()
         if self.implied_reason is not None:
             for index in sorted(self._spoke - self._ends.keys()):
                 self.end_choice(events, index, self.implied_reason)
         if not self._ends:
-            self._stray()
             raise StreamTruncated("the upstream's stream ended without a finish reason")
         if cut := sorted(self._spoke - self._ends.keys()):
             raise StreamTruncated(f"the upstream's stream ended before choice {cut[0]} did")
@@ -303,34 +313,38 @@ class AnswerDecoder(ABC):
         """Take the end marker of OpenAI's streams; count what else is not JSON.
 
         Raises:
+            BackendError: the event's name says that it is an error.
             ProtocolError: it is JSON, but of another wire.
         """
         if payload.rstrip() == _DONE:
             self.complete(events)
             return
+        if isinstance(self._frames, SSEDecoder) and self._frames.is_error:
+            raise error_in(payload) or stream_error({"error": read_error(payload).message})
         mended = _HALF.sub(_UNKNOWN, payload)
         if mended != payload and is_json(mended):
             self.payload(mended, events)  # half a character must not take its chunk with it
             return
         if isinstance(error, msgspec.ValidationError) and is_json(payload):
-            raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
+            wrong = ProtocolError(f"a chunk is not of {self.wire} wire: {error}")
+            raise (error_in(payload) or wrong) from error
         self._dropped += 1
 
     def _stray(self) -> None:
-        """Look for an error that came as a bare document in the stream, as Google's do.
+        """Look for an error that came as a bare document, or as an event that says nothing.
+
+        Google's come beside the events; others in shapes that no wire has.
 
         Raises:
             BackendError: there is one.
         """
         lines = self._frames.stray if isinstance(self._frames, SSEDecoder) else b""
-        try:
-            document = _decode(lines.strip())
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
-        if isinstance(document, list) and document:
-            document = document[0]
-        if isinstance(document, Mapping) and document.get("error"):
-            raise stream_error(document)
+        ended = bool(self._ends)
+        error = error_in(lines, named=ended)
+        if error is None and not ended:
+            error = error_in(self._last)
+        if error is not None:
+            raise error
 
 
 def word(value: Any) -> str | None:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from backends.errors import BackendError, classify, is_telling
+from backends.wire.error_words import WITHIN, error_words, read_document, read_error
 from backends.wire.waits import wait_s
 
-_MOST_CHARS: Final = 2000
-_WRAPPED: Final = 2
-"""How often an error may stand in another one's message."""
-
-_WORDS: Final = ("message", "Message", "detail", "msg", "error_message", "error")
 _STATUS_OF: Final[Mapping[str, int]] = {
     # Anthropic's and OpenAI's types, as they come in streams, without a status.
     "invalid_request_error": 400,
@@ -44,6 +38,19 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "serviceUnavailableException": 503,
 }
 
+_MINIMAX_STATUS_OF: Final[Mapping[int, int]] = {
+    1001: 408, 1002: 429, 1004: 401, 1008: 402, 1026: 400, 1027: 400, 1039: 429, 1041: 429,
+    1042: 400, 2013: 400, 2045: 429, 2049: 401, 2056: 429,
+}  # fmt: skip
+"""MiniMax's codes, which come with HTTP 200 (its API reference, "Error Codes", read 2026-12)."""
+
+_MINIMAX_FILTERED: Final = frozenset({1026, 1027})
+_ANSWERS: Final = (
+    "choices", "content", "candidates", "output", "generated_text", "embeddings", "data", "delta",
+    "response", "token", "result",
+)  # fmt: skip
+"""One of these holds what an answer says, whatever its wire."""
+
 
 def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -> BackendError:
     """Return what an HTTP answer of 300 or above stands for.
@@ -54,13 +61,14 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
         headers: its headers, looked up by lower-case names.
         body: the beginning of its body.
     """
-    document = _document(body) or {}
-    message, code = read_error(body)
+    document = read_document(body) or {}
+    told = read_error(body)
     return classify(
         _original(document) or status,
-        message or f"the upstream answered {status} {phrase}".rstrip(),
-        code=_telling(document, headers, code),
-        retry_after_s=wait_s(headers, document, limited=status == 429),
+        told.message or f"the upstream answered {status} {phrase}".rstrip(),
+        code=_telling(document, headers, told.code),
+        retry_after_s=wait_s(headers, document, limited=status == 429, words=told.message),
+        param=told.param,
     )
 
 
@@ -80,76 +88,76 @@ def stream_error(document: Any) -> BackendError:
     Args:
         document: the payload that holds ``error``, or the error itself.
     """
-    error = document.get("error") or document if isinstance(document, Mapping) else document
-    message, code = error_words(error)
-    outer = document if isinstance(document, Mapping) else {}
-    inner = error if isinstance(error, Mapping) else {}
-    if not message:
-        message = "the upstream reported an error in its stream"
-    kinds = [str(k) for k in (inner.get("type"), code, outer.get("error_type")) if k]
-    for number in (inner.get("code"), inner.get("status_code"), outer.get("status_code")):
-        if isinstance(number, int) and 400 <= number < 600:
-            given = None if code is None or code.isdecimal() else code
-            return classify(
-                number,
-                message,
-                code=_telling(outer, {}, given),
-                retry_after_s=wait_s({}, outer, limited=number == 429),
-            )
-    status = next((_STATUS_OF[kind] for kind in kinds if kind in _STATUS_OF), 502)
-    found = _telling(outer, {}, code)
-    return classify(status, message, code=found, retry_after_s=wait_s({}, outer, limited=True))
-
-
-def read_error(body: bytes) -> tuple[str, str | None]:
-    """Find message and code in an error body; ("", None) if there is none."""
-    document = _document(body)
-    if document is None:
-        text = body.decode("utf-8", "replace").strip()
-        return "" if text.startswith("<") else text[:500], None  # a page says nothing to a program
-    error = document.get("error") or document.get("errors") or document
-    if isinstance(error, str) and isinstance(document.get("message"), str):
-        error = {"message": document["message"] or error}  # ``error`` is the kind's name
-    message, code = error_words(error)
-    if code is None and document.get("code") is not None:
-        code = str(document["code"])
-    return message, code
-
-
-def error_words(error: object, wrapped: int = _WRAPPED) -> tuple[str, str | None]:
-    """Return message and code of a decoded error object, whatever its shape.
-
-    Args:
-        error: the object, or its only words.
-        wrapped: how many errors that stand within its message are looked into.
-    """
+    outer: Mapping[str, Any] = document if isinstance(document, Mapping) else {}
+    error: Any = next((outer[name] for name in WITHIN if outer.get(name)), document)
     if isinstance(error, list) and error:
         error = error[0]
-    if isinstance(error, str):
-        return _unwrapped(error, wrapped), None
-    if not isinstance(error, Mapping):
-        return "", None
-    words = next((error[name] for name in _WORDS if error.get(name)), "")
-    if isinstance(words, list) and words:
-        words = words[0]
-    if isinstance(words, Mapping):
-        words = words.get("msg") or words.get("message") or ""
-    metadata = error.get("metadata")
-    if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str) and raw:
-        # What the provider behind a router said, after the router's own words.
-        words = f"{words}: {_unwrapped(raw, wrapped)}" if words else raw
-    code = error.get("code")
-    return _unwrapped(str(words), wrapped), str(code) if code is not None else None
+    elif error is (base := outer.get("base_resp")) and isinstance(base, Mapping):
+        error = _minimax(base)
+        outer = {"error": error}
+    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    told = error_words(error)
+    code = told.code
+    status = _status_in(inner) or _status_in(outer)
+    if status is None:
+        kinds = [str(kind) for kind in (inner.get("type"), code, outer.get("error_type")) if kind]
+        status = next((_STATUS_OF[kind] for kind in kinds if kind in _STATUS_OF), None)
+    elif code == str(status):
+        code = None
+    return classify(
+        status,
+        told.message or "the upstream reported an error in its stream",
+        code=_telling(outer, {}, code),
+        retry_after_s=wait_s({}, outer, limited=status in (429, None), words=told.message),
+        param=told.param,
+    )
 
 
-def _unwrapped(words: str, wrapped: int) -> str:
-    """Return the words of an error that came as the message of another one."""
-    if wrapped and words.lstrip().startswith("{"):
-        document = _document(words.encode("utf-8", "surrogatepass"))
-        if document:
-            inner, _ = error_words(document.get("error") or document, wrapped - 1)
-            return inner
-    return words[:_MOST_CHARS]
+def error_in(text: bytes, *, named: bool = False) -> BackendError | None:
+    """Return the error that a document within an accepted answer tells; None if it tells none.
+
+    For what failed as an answer: a good one may well have a ``message`` or ``detail``.
+
+    Args:
+        text: the document.
+        named: believe only what stands in ``error``.
+    """
+    is_object = text[:64].lstrip(b" \t\r\n[").startswith(b"{")
+    document = read_document(text) if is_object else None
+    if not document:
+        return None
+    if document.get("error"):
+        return stream_error(document)
+    if named or any(document.get(name) not in (None, [], {}) for name in _ANSWERS):
+        return None
+    base = document.get("base_resp")
+    if isinstance(base, Mapping):
+        return stream_error(document) if base.get("status_code") else None
+    kind = document.get("object") or document.get("type")
+    of_a_wire = isinstance(kind, str) and "error" not in kind and kind not in _STATUS_OF
+    if of_a_wire or document.get("code") in (0, 200):
+        return None
+    told = error_words(document.get("errors") or document)
+    return stream_error(document) if told.message else None
+
+
+def _minimax(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return MiniMax's error in the shape of others."""
+    code = base.get("status_code")
+    number = code if isinstance(code, int) else 0
+    error = {"code": code, "message": base.get("status_msg")}
+    error["status"] = _MINIMAX_STATUS_OF.get(number)
+    error["type"] = "content_filter" if number in _MINIMAX_FILTERED else None
+    return error
+
+
+def _status_in(document: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status that an error names, as a number or in digits."""
+    for name in ("code", "status_code", "status"):
+        digits = str(document.get(name))
+        if len(digits) == 3 and digits.isdecimal() and 400 <= int(digits) < 600:
+            return int(digits)
+    return None
 
 
 def _telling(
@@ -168,16 +176,3 @@ def _telling(
     found.append(amazon)
     telling = (each for each in found if isinstance(each, str) and is_telling(each))
     return next(telling, code or amazon)
-
-
-def _document(body: bytes) -> dict[str, Any] | None:
-    """Read an error body as a JSON object; None if it is none."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if isinstance(document, list) and document:
-        document = document[0]
-    if isinstance(document, dict):
-        return document
-    return {"error": document} if isinstance(document, str) else {}

@@ -1,7 +1,7 @@
 """Server-sent events: bytes in, the data of each event out.
 
 Source: WHATWG HTML, section 9.2 "Server-sent events" (read 2026-11). Only ``data`` matters to
-model streams; comments, ``event``, ``id`` and ``retry`` are skipped.
+model streams; comments, ``id`` and ``retry`` are skipped, and of ``event`` only errors are told.
 """
 
 from __future__ import annotations
@@ -49,13 +49,16 @@ class SSEDecoder:
     Lines may end in LF, CRLF or CR; several ``data`` lines of one event are joined by LF.
     """
 
-    __slots__ = ("_after_cr", "_alone_bytes", "_data", "_first", "_form", "_rest", "_size", "stray")
+    __slots__ = (
+        "_after_cr", "_alone_bytes", "_data", "_first", "_form", "_name", "_rest", "_size", "stray"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Start at the beginning of a stream."""
         self._rest = b""
         self._data: list[bytes] = []
         self._size = 0
+        self._name = b""
         self._first = True
         self._after_cr = False
         self._alone_bytes = -1
@@ -67,6 +70,11 @@ class SSEDecoder:
         self.stray = b""
         """Lines that are of no event stream, up to a bound: some servers break into one with an
         error as a bare document."""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the event whose data was returned last, if it is no object, is named so."""
+        return self._name[6:].strip() == b"error"
 
     def feed(self, chunk: bytes) -> Iterable[bytes]:
         """Return the data of each event that ``chunk`` completes.
@@ -111,12 +119,15 @@ class SSEDecoder:
                 if line.startswith(b"data: "):
                     data.append(line[6:])
                     self._size += len(line)
-                elif not line.startswith(b"event:"):
+                elif line.startswith(b"event:"):
+                    self._name = line
+                else:
                     self._line(line)
             elif data:
                 yield data[0] if len(data) == 1 else b"\n".join(data)
                 data.clear()
                 self._size = 0
+                self._name = b""
         if bounded:
             self._bound(self._rest)
         between = not (self._rest or data or self._after_cr or self._first)

@@ -1,7 +1,7 @@
 """How long an upstream asks to wait, in all the places and forms in which it may say so.
 
-Sources: RFC 9110 10.2.3 (Retry-After), google.rpc.RetryInfo, and recorded rate-limit headers of
-OpenAI, Anthropic, Azure, Mistral and OpenRouter.
+Sources: RFC 9110 10.2.3 (Retry-After), google.rpc.RetryInfo, and recorded rate-limit headers and
+words of OpenAI, Anthropic, Azure, Groq, Mistral and OpenRouter.
 """
 
 from __future__ import annotations
@@ -13,9 +13,20 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SPANS: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NUMBER: Final = r"\d{1,12}(?:\.\d+)?"
+_SPAN: Final = re.compile(rf"({_NUMBER})\s?(ms|milli|[smhd])")
+_SPANS: Final = re.compile(rf"(?:{_NUMBER}(?:ms|[smhd]))+")
+_UNIT_S: Final = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME: Final = (
+    rf"{_NUMBER}\s?(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)(?![a-z])"
+)
+_SAID: Final = re.compile(
+    rf"(?:try again|retry|wait)(?:\s+(?:again|your request|in|after|for|at least|about)){{0,3}}"
+    rf"\s+({_TIME}(?:\s?{_TIME})*)",
+    re.IGNORECASE,
+)
+"""``Please try again in 6m0s``, ``retry after 20 seconds``."""
+
 _EPOCH_S: Final = 1e9
 """A number as large as this is no span but a point in time, in seconds since 1970 ..."""
 _EPOCH_MS: Final = 1e12
@@ -23,14 +34,15 @@ _EPOCH_MS: Final = 1e12
 
 
 def wait_s(
-    headers: Mapping[str, str], document: Mapping[str, Any], *, limited: bool
+    headers: Mapping[str, str], document: Mapping[str, Any], *, limited: bool, words: str = ""
 ) -> float | None:
     """Find how long to wait, seconds; None if nothing says so.
 
     Args:
         headers: the answer's, by lower-case names.
         document: its decoded body.
-        limited: it is a rate limit: then the headers that count what remains are asked as well.
+        limited: it is a rate limit: then the headers that count what remains are asked as well ...
+        words: ... and the error's sentence, where nothing else says it.
     """
     now = _now(headers)
     if (wait := retry_after_s(headers.get("retry-after"), now)) is not None:
@@ -39,8 +51,10 @@ def wait_s(
         return wait / 1000
     if (wait := _google_s(document)) is not None or not limited:
         return wait
-    wait = _reset_s(headers, now)
-    return _reset_s(_routers(document), now) if wait is None else wait
+    for given in (headers, _routers(document)):
+        if (wait := _reset_s(given, now)) is not None:
+            return wait
+    return _said_s(words)
 
 
 def retry_after_s(value: str | None, now: datetime | None = None) -> float | None:
@@ -80,14 +94,26 @@ def _reset_s(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return when the last of the limits that are used up is over.
 
     A limit of which something remains refused nothing: its reset says nothing of this request.
+    Where none is known to be used up, those count of which nobody says what remains; the first of
+    them, because any may be the one.
     """
-    waits = []
-    for name, remaining in headers.items():
-        if "ratelimit" in name and "remaining" in name and remaining.strip() == "0":
-            wait = _until_s(headers.get(name.replace("remaining", "reset")), now)
-            if wait is not None:
-                waits.append(wait)
-    return max(waits, default=None)
+    used_up: list[float] = []
+    unknown: list[float] = []
+    for name, value in headers.items():
+        if "reset" not in name or "ratelimit" not in name.replace("-", ""):
+            continue
+        remaining = headers.get(name.removesuffix("-after").replace("reset", "remaining"))
+        found = unknown if remaining is None else used_up
+        wait = _until_s(value, now)
+        if wait is not None and (remaining is None or remaining.strip() == "0"):
+            found.append(wait)
+    return max(used_up) if used_up else min(unknown, default=None)
+
+
+def _said_s(words: str) -> float | None:
+    """Return the wait that a sentence asks for."""
+    found = _SAID.search(words)
+    return None if found is None else _span_s(found[1].lower())
 
 
 def _until_s(value: str | None, now: datetime) -> float | None:

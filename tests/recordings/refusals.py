@@ -65,6 +65,17 @@ def message(body: bytes) -> str:
     return found
 
 
+def named(case: Case, name: str) -> str | None:
+    """Return a string of the error object; None where there is no object or no such string."""
+    try:
+        document = json.loads(case.body)
+    except ValueError:
+        return None
+    inner = document.get("error") if isinstance(document, dict) else None
+    value = inner.get(name) if isinstance(inner, dict) else None
+    return value if isinstance(value, str) else None
+
+
 def delay_s(case: Case) -> float | None:
     """Return how long to wait, in seconds, from the header or from Google's RetryInfo."""
     headers = {name.lower(): value for name, value in case.headers}
@@ -90,6 +101,10 @@ def mistakes(case: Case) -> list[str]:
         found.append(f"says {made.message!r}, expected {message(case.body)!r}")
     if made.upstream_status != case.status:
         found.append(f"keeps status {made.upstream_status}")
+    if made.param != named(case, "param"):
+        found.append(f"names the field {made.param!r}, expected {named(case, 'param')!r}")
+    if (word := named(case, "status")) and made.upstream_code != word:  # Google's
+        found.append(f"has the code {made.upstream_code!r}, expected {word!r}")
     if made.retry_after_s != delay_s(case):
         found.append(f"waits {made.retry_after_s}, expected {delay_s(case)}")
     return found

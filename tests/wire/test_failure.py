@@ -166,6 +166,23 @@ def test_amazon_names_the_kind_in_a_header() -> None:
         ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": "soon"}, None),
         ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": "nan"}, None),
         ({"x_ratelimit_remaining": "0"}, None),
+        ({"x_ratelimit_reset": "7"}, 7),
+        ({"x_ratelimit_reset_after": "1.5"}, 1.5),
+        ({"x_ratelimit_reset_requests": "6m0s", "x_ratelimit_reset_tokens": "20ms"}, 0.02),
+        ({"ratelimit_reset": "9"}, 9),
+        ({"x_rate_limit_reset": "9"}, 9),
+        ({"ratelimit_reset": "9", "ratelimit_remaining": "4"}, None),
+        ({"x_ratelimit_reset_after": "9", "x_ratelimit_remaining": "4"}, None),
+        ({"x_ratelimit_reset_after": "9", "x_ratelimit_remaining": "0"}, 9),
+        (
+            {
+                "x_ratelimit_remaining_tokens": "0",
+                "x_ratelimit_reset_tokens": "5s",
+                "x_ratelimit_reset_requests": "1s",
+            },
+            5,
+        ),
+        ({"x_ratelimit_reset": "9" * 400 + "s"}, None),
         (
             {
                 "anthropic_ratelimit_input_tokens_remaining": "0",
@@ -188,7 +205,8 @@ def test_the_wait_is_read_in_every_form(headers: dict[str, str], wait: float | N
 def test_a_limit_that_refused_nothing_says_nothing() -> None:
     """A server that failed while no tokens were left did not fail for that."""
     headers = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "9"}
-    assert refused(500, {}, **headers).retry_after_s is None
+    document = {"error": {"message": "Please try again in 20s."}}
+    assert refused(500, document, x_ratelimit_reset="7", **headers).retry_after_s is None
 
 
 def test_the_wait_may_stand_in_the_body() -> None:
@@ -198,6 +216,33 @@ def test_the_wait_may_stand_in_the_body() -> None:
     again = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795435230000"}
     router = {"error": {"message": "m", "metadata": {"headers": again}}}
     assert refused(429, router, date=DATE).retry_after_s == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    ("words", "wait"),
+    [
+        ("Rate limit reached for m: Limit 3, Used 3. Please try again in 1.5s. Visit us.", 1.5),
+        ("Please try again in 20ms.", 0.02),
+        ("Please try again in 6m0s.", 360),
+        ("Please try again in 1m12.345s.", 72.345),
+        ("Please retry after 20 seconds.", 20),
+        ("Please wait 2 minutes and 9 models", 120),
+        ("Wait at least 500 milliseconds, please", 0.5),
+        ("Retry your request after 1 hour 5 mins", 3900),
+        ("Please try again later", None),
+        ("Please try again in 5 months", None),
+        ("retry 3 times", None),
+        (f"Please try again in {'9' * 400}s", None),
+    ],
+)
+def test_the_words_say_it_where_nothing_else_does(words: str, wait: float | None) -> None:
+    """In an answer or a stream; a header comes first."""
+    document = {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}}
+    expected = None if wait is None else pytest.approx(wait)
+    assert refused(429, document).retry_after_s == expected
+    assert stream_error(document).retry_after_s == expected
+    assert refused(429, document, retry_after="3").retry_after_s == 3
+    assert refused(429, document, x_ratelimit_reset="4").retry_after_s == 4
 
 
 @pytest.mark.parametrize(
@@ -219,6 +264,75 @@ def test_an_error_in_a_stream_is_told_by_its_words(document: Any, kind: type[Bac
     assert error.message == "m"
 
 
+@pytest.mark.parametrize(
+    ("document", "status", "code"),
+    [
+        ({"error": {"message": "m", "code": "429"}}, 429, None),
+        ({"error": {"message": "m", "code": 429}}, 429, None),
+        ({"error": "m", "code": "429"}, 429, None),
+        ({"error": {"message": "m", "status": "503"}}, 503, None),
+        ({"error": {"message": "m", "type": "overloaded_error"}}, 529, None),
+        ({"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}, 429,
+         "RESOURCE_EXHAUSTED"),
+        ({"error": {"message": "m", "code": "7009"}}, None, "7009"),
+        ({"error": {"message": "m", "code": True}}, None, "True"),
+        ({"error": {"message": "m", "type": "who_knows"}}, None, None),
+        ({"error": "m"}, None, None),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_stream_has_the_status_that_it_names(
+    document: Any, status: int | None, code: str | None
+) -> None:
+    """As a number, in digits or by its type; none is made up."""
+    error = stream_error(document)
+    assert (error.upstream_status, error.upstream_code) == (status, code)
+    assert type(error) is (RateLimited if status == 429 else UpstreamFailed)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("This model's maximum context length is 8", ContextLengthExceeded),
+        ("Incorrect API key provided", EndpointRejected),
+        ("no", UpstreamFailed),
+    ],
+)
+def test_without_a_status_the_words_tell(words: str, kind: type[BackendError]) -> None:
+    """As they do where the status is only that of a wrong request."""
+    assert type(stream_error({"error": {"message": words}})) is kind
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        ({"error": {"code": 400, "message": "m", "status": "ABORTED"}}, "ABORTED"),
+        ([{"error": {"code": 403, "message": "m", "status": "NOT_FOUND"}}], "NOT_FOUND"),
+        ({"error": {"code": "deep", "message": "m", "status": "FAILED"}}, "deep"),
+        ({"error": {"code": 400, "message": "m", "status": "failed"}}, "400"),
+    ],
+)  # fmt: skip
+def test_googles_word_says_more_than_its_number(document: Any, code: str) -> None:
+    """The number is the status once more."""
+    assert refused(400, document).upstream_code == code
+
+
+@pytest.mark.parametrize(
+    ("param", "found"),
+    [
+        ("temperature", "temperature"),
+        (None, None),
+        ("", None),
+        (["a"], None),
+        ("x" * 999, "x" * 200),
+    ],
+)
+def test_the_field_that_is_wrong_is_kept(param: Any, found: str | None) -> None:
+    """Where an OpenAI-like error names one, whole or in a stream."""
+    document = {"error": {"message": "m", "param": param}}
+    assert refused(400, document).param == found
+    assert stream_error(document).param == found
+
+
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
@@ -226,7 +340,7 @@ _values = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 ["error", "errors", "message", "detail", "code", "metadata", "raw", "details",
-                 "innererror", "type", "headers", "retryDelay"]
+                 "innererror", "type", "headers", "retryDelay", "status", "param"]
             ),
             inner,
             max_size=3,

@@ -1,0 +1,113 @@
+"""What an upstream said, without what may be a credential in it.
+
+Some vendors quote the key that they refuse, whole or partly masked. Where a word may be either, a
+model's name that is lost is the smaller harm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+REDACTED: Final = "[redacted]"
+
+MIN_SECRET_CHARS: Final = 6
+"""A configured key shorter than this is a placeholder: it would be found in ordinary words."""
+
+_MIN_RUN_CHARS: Final = 16
+_MOST_MIXED_CHARS: Final = 12
+
+_R: Final = r"[A-Za-z0-9_\-*./+=~•…]"
+"""What keys are made of, and masked with."""
+
+_NO_WORD: Final = rf"(?!(?-i:[A-Z]?[a-z]+)[.,]?(?!{_R}))"
+_KEYS: Final = re.compile(
+    rf"""
+    (?<![A-Za-z0-9]) (?:
+        [sprc]k[-_] {_R}{{3,}}                           # OpenAI, and all that took its shape
+      | (?: gsk | gh[opusr] | hf | r8 | fw | tgp ) _ {_R}{{8,}}
+      | (?: github_pat_ | xai- (?!org\b) | pplx- | nvapi- | csk- ) {_R}{{4,}}
+      | AIza {_R}{{4,}} | ya29\. {_R}+ | AQ\. {_R}{{8,}}  # Google
+      | (?: AKIA | ASIA | ABSK ) {_R}{{4,}}              # Amazon
+      | eyJ {_R}{{8,}}                                   # a JWT
+      | (?: Bearer | Basic ) \s+ {_NO_WORD} {_R}{{4,}}
+    ) (?<!\.)
+    """,
+    re.VERBOSE,
+)
+"""By how they begin."""
+
+_NAMED: Final = re.compile(
+    rf"((?:api|access|secret|subscription)[ _-]?(?:key|token)(?: provided)?|password|secret)"
+    rf"([\"']?\s*(?:=|:|is:)\s*[\"'`(<]*){_NO_WORD}{_R}{{4,}}(?<!\.)",
+    re.IGNORECASE,
+)
+"""By the words before them."""
+
+_MASKED: Final = re.compile(rf"(?<!{_R}){_R}*(?:\*{{3,}}|•{{2,}}){_R}*(?<!\.)")
+_SHORTENED: Final = re.compile(r"(?<![\w-])[\w-]+(?:\.{3}|…)[\w-]+")
+"""What stars, bullets or dots leave of a key."""
+
+_KEPT: Final = re.compile(
+    rf"""
+    https?:// [^\s?#"'<>]+                               # what follows the path may hold a key
+  | arn:aws[\w-]* : [\w:./-]+
+  | request[ _-]?id ["']? [\s:=]* ["'(]* [\w-]+
+  | (?<![\w-]) (?: call | toolu | tooluse | chatcmpl | cmpl | msg | resp | rs | fc | req | gen
+      | org | proj | file ) [-_] [\w-]+
+  | ({_R}{{{_MIN_RUN_CHARS},}}) (?<!\.)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Long runs, and what looks like one but has a meaning of its own to the caller."""
+
+_UUID: Final = re.compile(r"[0-9a-fX]{8}(?:-[0-9a-fX]{4}){3}-[0-9a-fX]{12}", re.IGNORECASE)
+_BETWEEN: Final = re.compile(r"[-_./=]")
+_WORD: Final = re.compile(
+    r"[A-Z]{0,5}[a-z]{2,}(?:[A-Z]{1,5}[a-z]{2,})*[A-Z]{0,4}|[a-z]?[A-Z]{0,9}|[a-z]|\d{1,20}",
+    re.ASCII,
+)
+_NUMBERED: Final = re.compile(
+    r"(?:[A-Z]?[a-z]{2,12}){1,3}[A-Z]{0,3}\d{1,4}[a-z]?|\d{1,6}[A-Za-z]{1,4}", re.ASCII
+)
+
+
+def redacted(words: str, secrets: Iterable[str] = ()) -> str:
+    """Return ``words`` with all that may be a credential replaced.
+
+    Args:
+        words: an upstream's.
+        secrets: what is known to be one: the values of the headers that authenticated the request.
+    """
+    for value in secrets:
+        for part in (value, value.partition(" ")[2]):  # some have the name of a scheme before them
+            if len(part) >= MIN_SECRET_CHARS:
+                words = words.replace(part, REDACTED)
+    words = _KEYS.sub(REDACTED, words)
+    words = _NAMED.sub(rf"\1\2{REDACTED}", words)
+    words = _MASKED.sub(REDACTED, words)
+    words = _SHORTENED.sub(_shortened, words)
+    return _KEPT.sub(_run, words)
+
+
+def _shortened(found: re.Match[str]) -> str:
+    """Replace the two ends of a key; a pause between words is none."""
+    return REDACTED if any(char.isdecimal() for char in found[0]) else found[0]
+
+
+def _run(found: re.Match[str]) -> str:
+    run = found[1]
+    return found[0] if run is None or _is_readable(run) else REDACTED
+
+
+def _is_readable(run: str) -> bool:
+    """Say whether a long run is made of words and numbers, as names, paths and dates are."""
+    mixed = 0
+    for piece in _BETWEEN.split(_UUID.sub("", run)):
+        if _WORD.fullmatch(piece) or _NUMBERED.fullmatch(piece):
+            continue
+        mixed += len(piece)
+        if len(piece) > 6:
+            return False
+    return mixed <= _MOST_MIXED_CHARS

@@ -1,0 +1,102 @@
+"""What an upstream's error says, in whichever of many shapes: its words, its code, its field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+_MOST_CHARS: Final = 2000
+_MOST_PARAM_CHARS: Final = 200
+_WRAPPED: Final = 2
+"""How often an error may stand in another one's message."""
+
+_WORDS: Final = (
+    "message", "Message", "detail", "msg", "error_message", "error_msg", "status_msg", "error"
+)  # fmt: skip
+
+WITHIN: Final = ("error", "errors", "base_resp")
+"""Where in a document its error may stand; the last is MiniMax's."""
+
+
+class Told(NamedTuple):
+    """What an error says; empty or None where it does not."""
+
+    message: str = ""
+    code: str | None = None
+    param: str | None = None
+    """The field of the request that is wrong, as OpenAI-like vendors name it."""
+
+
+def read_error(body: bytes) -> Told:
+    """Find what an error body says."""
+    document = read_document(body)
+    if document is None:
+        text = body.decode("utf-8", "replace").strip()
+        return Told("" if text.startswith("<") else text[:500])  # no page is for a program
+    error = next((document[name] for name in WITHIN if document.get(name)), document)
+    if isinstance(error, str) and isinstance(document.get("message"), str):
+        error = {"message": document["message"] or error}  # ``error`` is the kind's name
+    told = error_words(error)
+    if told.code is None and document.get("code") is not None:
+        told = told._replace(code=str(document["code"]))
+    return told
+
+
+def error_words(error: object, wrapped: int = _WRAPPED) -> Told:
+    """Return what a decoded error object says, whatever its shape.
+
+    Args:
+        error: the object, or its only words.
+        wrapped: how many errors that stand within its message are looked into.
+    """
+    if isinstance(error, list) and error:
+        error = error[0]
+    if isinstance(error, str):
+        return Told(_unwrapped(error, wrapped))
+    if not isinstance(error, Mapping):
+        return Told()
+    words = next((error[name] for name in _WORDS if error.get(name)), "")
+    if isinstance(words, list) and words:
+        words = words[0]
+    if isinstance(words, Mapping):
+        words = words.get("msg") or words.get("message") or ""
+    metadata = error.get("metadata")
+    if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str) and raw:
+        # What the provider behind a router said, after the router's own words.
+        words = f"{words}: {_unwrapped(raw, wrapped)}" if words else raw
+    param = error.get("param")
+    param = param[:_MOST_PARAM_CHARS] if isinstance(param, str) and param else None
+    return Told(_unwrapped(str(words), wrapped), _code(error), param)
+
+
+def read_document(body: bytes) -> dict[str, Any] | None:
+    """Read an error body as a JSON object; None if it is none."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(document, list) and document:
+        document = document[0]
+    if isinstance(document, dict):
+        return document
+    return {"error": document} if isinstance(document, str) else {}
+
+
+def _code(error: Mapping[str, Any]) -> str | None:
+    """Return an error's code; with Google's the word beside the number, which says more."""
+    code, word = error.get("code"), error.get("status")
+    is_word = isinstance(word, str) and word.isupper()
+    if is_word and (code is None or str(code).isdecimal()):
+        code = word
+    return None if code is None else str(code)
+
+
+def _unwrapped(words: str, wrapped: int) -> str:
+    """Return the words of an error that came as the message of another one."""
+    if wrapped and words.lstrip().startswith("{"):
+        document = read_document(words.encode("utf-8", "surrogatepass"))
+        if document:
+            return error_words(document.get("error") or document, wrapped - 1).message
+    return words[:_MOST_CHARS]

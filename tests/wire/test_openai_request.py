@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -309,6 +310,16 @@ def test_a_body_that_is_not_one_json_object_in_utf8_is_refused(body: bytes) -> N
     assert "JSON" in error.message
 
 
+def spent_s(call: Callable[[], Any]) -> float:
+    """Return the processor's seconds for a call, at best."""
+    spent = []
+    for _ in range(3):
+        started = time.process_time()
+        call()
+        spent.append(time.process_time() - started)
+    return min(spent)
+
+
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 @pytest.mark.parametrize("depth", [checks.MAX_DEPTH + 1, 500, 100_000, 3_000_000])
 def test_deep_nesting_is_refused_quickly(opening: bytes, depth: int) -> None:
@@ -316,9 +327,9 @@ def test_deep_nesting_is_refused_quickly(opening: bytes, depth: int) -> None:
     closing = {b"[": b"]", b'{"a":': b"}"}[opening]
     deep = opening * depth + b"1" + closing * depth
     body = b'{"model": "a", "messages": [{"role": "user", "content": "hi", "x": ' + deep + b"}]}"
-    started = time.perf_counter()
+    started = time.process_time()
     assert "nested" in refusal(body).message
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_nesting_within_the_bound_is_read() -> None:
@@ -342,9 +353,8 @@ def test_nesting_within_the_bound_is_read() -> None:
 def test_too_many_values_are_refused_quickly(fields: dict[str, Any]) -> None:
     """Before any of them is looked at one by one: a body may stall no other stream."""
     body = json.dumps(BASE | fields).encode()
-    started = time.perf_counter()
     assert "values" in refusal(body).message
-    assert time.perf_counter() - started < 2
+    assert spent_s(lambda: refusal(body)) < 15 * spent_s(lambda: json.loads(body))
 
 
 def test_a_long_text_full_of_commas_and_brackets_is_no_tree() -> None:

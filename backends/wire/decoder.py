@@ -33,6 +33,7 @@ from backends.types import (
 )
 from backends.wire.calls import ToolCalls, call_id
 from backends.wire.failure import stream_error
+from backends.wire.lenient import mend
 from backends.wire.reasons import reason_of
 from backends.wire.sse import EventTooLong, SSEDecoder
 
@@ -85,6 +86,9 @@ class AnswerDecoder(ABC):
 
     closing = ""
     """The event with which a stream of this wire always ends, where a reason is not the last."""
+
+    shapes: tuple[type[Any], ...] = ()
+    """What a payload is read into; one that does not fit is mended along them, once."""
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """Start before the first byte; ``new_id`` names calls that an upstream left nameless."""
@@ -297,7 +301,11 @@ class AnswerDecoder(ABC):
             raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
         if document.get("error"):
             raise stream_error(document)
-        self.document(document, events)
+        try:
+            self.document(document, events)
+        except msgspec.ValidationError as error:
+            what = f"the upstream's answer is not of {self.wire} wire: {error}"
+            raise ProtocolError(what) from error
 
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """Take the end marker of OpenAI's streams; count what else is not JSON.
@@ -308,13 +316,15 @@ class AnswerDecoder(ABC):
         if payload.rstrip() == _DONE:
             self.complete(events)
             return
-        mended = _HALF.sub(_UNKNOWN, payload)
-        if mended != payload and is_json(mended):
-            self.payload(mended, events)  # half a character must not take its chunk with it
+        payload = _HALF.sub(_UNKNOWN, payload)  # half a character must not take its chunk with it
+        if not is_json(payload):
+            self._dropped += 1
             return
-        if isinstance(error, msgspec.ValidationError) and is_json(payload):
+        try:
+            document = mend(_decode(payload), *self.shapes)
+            self.payload(msgspec.json.encode(document), events)
+        except _NOT_READ:
             raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
-        self._dropped += 1
 
     def _stray(self) -> None:
         """Look for an error that came as a bare document in the stream, as Google's do.

@@ -35,6 +35,7 @@ from backends.wire.gemini_chunk import (
 from backends.wire.gemini_citations import Citations
 from backends.wire.json_array import JSONArray
 from backends.wire.json_path import put
+from backends.wire.lenient import mend
 
 
 class _Counted(msgspec.Struct, rename="camel"):
@@ -82,6 +83,7 @@ class GeminiDecoder(AnswerDecoder):
     """
 
     wire = "Google's generateContent"
+    shapes = (Chunk,)
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """See ``AnswerDecoder``."""
@@ -119,7 +121,7 @@ class GeminiDecoder(AnswerDecoder):
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is one chunk."""
-        self.payload(msgspec.json.encode(document), events)
+        self.payload(msgspec.json.encode(mend(document, Chunk)), events)
 
     def complete(self, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; an error may also follow chunks that each had a finish reason."""

@@ -26,6 +26,7 @@ from backends.types import (
 from backends.wire.decoder import AnswerDecoder, count, half, json_text
 from backends.wire.details import ANTHROPIC
 from backends.wire.failure import stream_error
+from backends.wire.lenient import read
 
 _COUNTS: Final = (
     "input_tokens",
@@ -91,6 +92,7 @@ class MessagesDecoder(AnswerDecoder):
 
     wire = "Anthropic's Messages"
     closing = "message_stop"
+    shapes = (_Event, _End)
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """Start before the first byte; see ``AnswerDecoder``."""
@@ -167,7 +169,7 @@ class MessagesDecoder(AnswerDecoder):
                 self._close(index, events)
         self._count(message.get("usage"))
         if message.get("stop_reason"):
-            self._end(_End(delta=msgspec.convert(message, _Stop)), events)
+            self._end(_End(delta=read(message, _Stop)), events)
         elif "input_tokens" in self._counts and not self._spoke:
             # Its count of output is of no part of the answer that came yet.
             events.append(UsageUpdate(self._prompt(), 0))

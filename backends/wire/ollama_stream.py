@@ -56,6 +56,7 @@ class OllamaDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "Ollama's"
+    shapes = (_Line,)
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """See ``AnswerDecoder``."""

@@ -26,6 +26,7 @@ from backends.types import (
 from backends.wire.decoder import AnswerDecoder, json_text, word
 from backends.wire.details import text_of
 from backends.wire.failure import stream_error
+from backends.wire.lenient import read
 from backends.wire.openai_extras import citations, keep_extras, keep_filter
 from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
@@ -50,7 +51,7 @@ class _ToolCall(msgspec.Struct, gc=False):
 
 
 class _Delta(msgspec.Struct, gc=False):
-    content: str | list[Any] | dict[str, Any] | None = None
+    content: Any = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     reasoning_details: Any = None
@@ -86,6 +87,7 @@ class StreamDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "OpenAI's chat"
+    shapes = (_Chunk,)
 
     def __init__(
         self,
@@ -156,11 +158,11 @@ class StreamDecoder(AnswerDecoder):
         """See ``AnswerDecoder``: a whole answer is one chunk whose deltas are messages."""
         choices = [
             {**choice, "delta": choice.get("message")}
-            for choice in document.get("choices") or ()
+            for choice in _list(document.get("choices"))
             if isinstance(choice, dict)
         ]
         document = {**document, "choices": choices}
-        chunk = msgspec.convert(document, _Chunk)
+        chunk = read(document, _Chunk)
         self.begin(events, chunk.id, chunk.model)
         self._choices(chunk.choices or [], events)
         self._rest(document, events)
@@ -207,8 +209,7 @@ class StreamDecoder(AnswerDecoder):
             self._call(events, index, call)
         if delta.function_call is not None:
             self._call(events, index, _ToolCall(function=delta.function_call))
-        notes = delta.annotations if isinstance(delta.annotations, list) else ()
-        if notes := [note for note in notes if isinstance(note, dict)]:
+        if notes := [note for note in _list(delta.annotations) if isinstance(note, dict)]:
             events.append(AnnotationDelta(index, notes))
 
     def _thoughts(self, index: int, delta: _Delta, events: list[StreamEvent]) -> str:
@@ -292,6 +293,10 @@ def _old_reason(details: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
     inner = document.get(group)
     return inner.get(name) if isinstance(inner, dict) else None
@@ -300,7 +305,7 @@ def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
 def _urls(images: Any) -> list[str]:
     """Read the images of a delta: parts of type ``image_url``, as OpenRouter sends them."""
     found = []
-    for image in images if isinstance(images, list) else ():
+    for image in _list(images):
         link = image.get("image_url") if isinstance(image, dict) else None
         url = link.get("url") if isinstance(link, dict) else link
         if isinstance(url, str) and url:

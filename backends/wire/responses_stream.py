@@ -66,6 +66,7 @@ class ResponsesDecoder(AnswerDecoder):
     """
 
     wire = "OpenAI's Responses"
+    shapes = (_Event,)
 
     reasoning_format = OPENAI
     """The ``format`` of reasoning details; another vendor's adapter sets its own."""

@@ -283,8 +283,8 @@ def test_an_error_may_be_all_there_is() -> None:
     "payload",
     [
         {"choices": []},
-        {"type": 5},
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}},
+        {"type": []},
+        {"type": "content_block_delta", "index": 0, "delta": "text"},
         {"type": "content_block_delta", "index": 7, "delta": {"type": "thinking_delta"}},
     ],
 )

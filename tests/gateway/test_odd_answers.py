@@ -1,0 +1,59 @@
+"""Answers of upstreams with habits of their own, as the gateway's clients get them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.gateway.upstreams import Call, upstream
+from tests.gateway_harness import Gateway, model, read_events, running, settings
+
+pytestmark = pytest.mark.anyio
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 4}
+
+
+@asynccontextmanager
+async def before(redis_url: str, *choices: Any, **more: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway before an upstream of the chat wire that sends these choices."""
+
+    async def part(call: Call) -> None:
+        await call.start()
+        for choice in choices:
+            await call.event({"choices": [choice]})
+        await call.event({"choices": [], "usage": USAGE})
+        await call.event("[DONE]")
+        await call.end()
+
+    async with upstream(part) as up:
+        models = model(up.endpoint("acme", retries=0, **more), id="demo/fake")
+        async with running(redis_url, settings(models)) as gateway:
+            yield gateway
+
+
+async def ask(gateway: Gateway, path: str, **body: Any) -> Any:
+    """Return the answer of a dialect, whole, or its events."""
+    headers = {"Authorization": f"Bearer {gateway.key}"}
+    asked = {"model": "demo/fake"} | body
+    answer = await gateway.client.post(f"/v1/{path}", json=asked, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return read_events(answer.content) if body.get("stream") else answer.json()
+
+
+async def test_nulls_and_loose_types_reach_no_client_as_an_error(redis_url: str) -> None:
+    """Whole and streamed, in the middle of an answer."""
+    choices = (
+        {"index": 0, "delta": {"content": "a"}},
+        {"index": None, "delta": {"content": "b", "tool_calls": {}, "reasoning": {"text": "hm"}}},
+        {"index": "0", "delta": None, "finish_reason": "stop"},
+    )
+    async with before(redis_url, *choices) as gateway:
+        whole = await gateway.chat()
+        [choice] = whole.json()["choices"]
+        assert (choice["message"]["content"], choice["message"]["reasoning"]) == ("ab", "hm")
+        assert choice["finish_reason"] == "stop"
+        streamed = await gateway.stream()
+        assert streamed.events[-1] == "[DONE]"

@@ -26,7 +26,7 @@ from backends.wire.messages_content import Blocks, Content, Told
 from backends.wire.openai_reply import usage_body
 
 _OWN_WORDS: Final = frozenset({
-    "end_turn", "max_tokens", "stop_sequence", "pause_turn", "refusal",
+    "end_turn", "max_tokens", "stop_sequence", "pause_turn", "compaction", "refusal",
     "model_context_window_exceeded",
 })  # fmt: skip
 _WORDS: Final[Mapping[str, str]] = {

@@ -227,7 +227,9 @@ def test_nesting_that_no_parser_follows_is_a_protocol_error() -> None:
         ("length", "length"), ("MAX_TOKENS", "length"), ("model_length", "length"),
         ("tool_calls", "tool_calls"), ("TOOL_CALL", "tool_calls"), ("function_call", "tool_calls"),
         ("content_filter", "content_filter"), ("refusal", "content_filter"),
-        ("SAFETY", "content_filter"),
+        ("SAFETY", "content_filter"), ("sensitive", "content_filter"),
+        ("content-filter", "content_filter"), ("ESCALATION", "content_filter"),
+        ("repetition", "length"), ("CONTINUATION", "length"), ("compaction", "stop"),
     ],
 )  # fmt: skip
 def test_the_reason_is_normalized_and_the_upstreams_word_kept(raw: str, reason: Any) -> None:
@@ -237,7 +239,11 @@ def test_the_reason_is_normalized_and_the_upstreams_word_kept(raw: str, reason: 
     assert finish.choices == (ChoiceEnd(0, reason, raw),)
 
 
-@pytest.mark.parametrize("raw", ["error", "ERROR", "abort", "insufficient_system_resource"])
+@pytest.mark.parametrize(
+    "raw",
+    ["error", "ERROR", "abort", "aborted", "cancelled", "canceled", "USER_CANCEL",
+     "insufficient_system_resource", "PUP_LIMITED_DISABLED"],
+)  # fmt: skip
 def test_a_reason_that_means_failure_is_no_finish(raw: str) -> None:
     """An answer that the upstream gave up must not look complete."""
     events, failure = decode(data(delta("half")) + data(chunk(choice(0, raw))) + DONE)

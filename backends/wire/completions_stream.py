@@ -72,6 +72,8 @@ class CompletionsDecoder(AnswerDecoder):
             if choice.text:
                 said = TextDelta(choice.index, choice.text, _logprobs(choice.logprobs))
                 self.say(events, said)
+            elif (tokens := _logprobs(choice.logprobs)) is not None:
+                self.say(events, TextDelta(choice.index, "", tokens))  # half a character
             if choice.finish_reason:
                 ended = True
                 self.end_choice(events, choice.index, choice.finish_reason)

@@ -184,8 +184,8 @@ class StreamDecoder(AnswerDecoder):
         before = len(events)
         ended = False
         for choice in choices:
-            if choice.delta is not None:
-                self._delta(choice.index, choice.delta, choice.logprobs, events)
+            if choice.delta is not None or choice.logprobs:
+                self._delta(choice.index, choice.delta or _Delta(), choice.logprobs, events)
             if finish := choice.finish_reason or _old_reason(choice.finish_details):
                 ended = True
                 native = choice.native_finish_reason
@@ -195,12 +195,15 @@ class StreamDecoder(AnswerDecoder):
 
     def _delta(self, index: int, delta: _Delta, logprobs: Any, events: list[StreamEvent]) -> None:
         text = self._thoughts(index, delta, events)
+        tokens = _tokens(logprobs)
         if text and self._tags is not None:
             self._tagged(events, index, self._tags.setdefault(index, ThinkTags()).feed(text))
         elif text:
-            self.say(
-                events, TextDelta(index, text, logprobs if logprobs.__class__ is dict else None)
-            )
+            self.say(events, TextDelta(index, text, tokens))
+            tokens = None
+        if tokens and (tokens.get("content") or tokens.get("refusal")):
+            # Of half a character, of the end, of a refusal: they need no text beside them.
+            self.say(events, TextDelta(index, "", tokens))
         if delta.refusal:
             self.say(events, RefusalDelta(index, delta.refusal))
         for url in _urls(delta.images):
@@ -285,6 +288,14 @@ class StreamDecoder(AnswerDecoder):
             self.begin(events)
             events.append(AnnotationDelta(0, notes))
         self.report(read_usage(usage), events)
+
+
+def _tokens(logprobs: Any) -> dict[str, Any] | None:
+    """Read log probabilities; their lists of tokens are lists, whatever else a vendor adds."""
+    if not isinstance(logprobs, dict):
+        return None
+    lists = ("content", "refusal")
+    return {k: v for k, v in logprobs.items() if k not in lists or v is None or v.__class__ is list}
 
 
 def _old_reason(details: Any) -> str:

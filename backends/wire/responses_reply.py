@@ -41,6 +41,7 @@ from backends.wire.responses_output import (
     Message,
     Thought,
     thoughts_of,
+    tokens_of,
 )
 
 __all__ = ["ResponsesEncoder", "encode_answer", "encode_error"]
@@ -107,6 +108,8 @@ class ResponsesEncoder:
             self._number = number + 1
             return b"".join((prefix, _encode(number), b',"delta":', _encode(text), b"}\n\n"))
         match event:
+            case TextDelta() if not event.text and not tokens_of(event.logprobs):
+                return b""  # of a refusal, whose parts have none on this wire
             case TextDelta():
                 out, message = self._message("output_text")
                 out += self._told(message, message.say(event.text, event.logprobs))

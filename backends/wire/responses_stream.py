@@ -232,14 +232,14 @@ class ResponsesDecoder(AnswerDecoder):
         event: _Event | None = None,
     ) -> None:
         """Say a piece of text."""
-        if not isinstance(piece, str) or not piece:
+        logprobs = event.logprobs if event is not None else None
+        if not isinstance(piece, str) or not (piece or logprobs):
             return
         self._said[key] = self._said.get(key, 0) + len(piece)
         place, what, _ = key
         if place not in self._ids:  # a server that announces no items
             self._open(events, place, {"type": _ITEM_OF[what]})
         if what == "text":
-            logprobs = event.logprobs if event is not None else None
             tokens = {"content": logprobs} if logprobs and isinstance(logprobs, list) else None
             self.say(events, TextDelta(0, piece, tokens))
         elif what == "refusal":

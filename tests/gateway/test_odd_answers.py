@@ -57,3 +57,19 @@ async def test_nulls_and_loose_types_reach_no_client_as_an_error(redis_url: str)
         assert choice["finish_reason"] == "stop"
         streamed = await gateway.stream()
         assert streamed.events[-1] == "[DONE]"
+
+
+async def test_log_probabilities_without_text_reach_the_client(redis_url: str) -> None:
+    """Those of a character's first half, and those beside the finish reason."""
+    tokens = [{"token": t, "logprob": -1.0, "bytes": [], "top_logprobs": []} for t in "abc"]
+    choices = (
+        {"index": 0, "delta": {"content": ""}, "logprobs": {"content": tokens[:1]}},
+        {"index": 0, "delta": {"content": "é"}, "logprobs": {"content": tokens[1:2]}},
+        {"index": 0, "delta": {}, "logprobs": {"content": tokens[2:]}, "finish_reason": "stop"},
+    )
+    async with before(redis_url, *choices) as gateway:
+        whole = await gateway.chat(logprobs=True)
+        assert whole.json()["choices"][0]["logprobs"]["content"] == tokens
+        streamed = await gateway.stream(logprobs=True)
+        found = [event["choices"][0]["logprobs"] for event in streamed.events[:-1]]
+        assert [entry for one in found if one for entry in one["content"]] == tokens

@@ -95,6 +95,7 @@ class StreamDecoder(AnswerDecoder):
         *,
         implied_reason: str | None = None,
         think_tags: bool = False,
+        one_reason: bool = False,
     ) -> None:
         """Start before the first byte.
 
@@ -102,9 +103,11 @@ class StreamDecoder(AnswerDecoder):
             new_id: names calls that an upstream left nameless.
             implied_reason: the reason of choices that end without one, where a vendor sends none.
             think_tags: reasoning stands in the text, between ``<think>`` and ``</think>``.
+            one_reason: the vendor gives one reason for all choices of a stream.
         """
         super().__init__(new_id)
         self.implied_reason = implied_reason
+        self._one_reason = one_reason
         self._tags: dict[int, ThinkTags] | None = {} if think_tags else None
         self._places: dict[tuple[int, int | str], tuple[int, str]] = {}
         self._calls_in: dict[int, int] = {}
@@ -178,6 +181,14 @@ class StreamDecoder(AnswerDecoder):
         if self._tags and (tags := self._tags.pop(index, None)):
             self._tagged(events, index, tags.end())
         super().end_choice(events, index, raw, reason)
+
+    def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``; with usage, the end marker says that every choice has ended."""
+        if self._one_reason and self._ends and self._usage and payload.rstrip() == b"[DONE]":
+            known = self._ends[min(self._ends)]
+            for index in sorted(self._spoke - self._ends.keys()):
+                self.end_choice(events, index, known.raw_reason, known.reason)
+        super()._drop(payload, error, events)
 
     def _choices(self, choices: list[_Choice], events: list[StreamEvent]) -> bool:
         """Take the choices of a chunk; say whether they did nothing but speak."""

@@ -294,6 +294,10 @@ class AnswerDecoder(ABC):
         try:
             document = _decode(body)
         except _NOT_READ as error:
+            lines = body.splitlines()
+            if len(lines) > 1 and is_json(lines[0]):
+                self._take_lines(lines, events)
+                return
             raise StreamTruncated(f"the upstream's answer is not whole: {error}") from None
         if isinstance(document, list) and len(document) == 1:
             document = document[0]
@@ -306,6 +310,16 @@ class AnswerDecoder(ABC):
         except msgspec.ValidationError as error:
             what = f"the upstream's answer is not of {self.wire} wire: {error}"
             raise ProtocolError(what) from error
+
+    def _take_lines(self, lines: list[bytes], events: list[StreamEvent]) -> None:
+        """Take a stream that came as a chunk a line, without the framing of its wire."""
+        for line in filter(bytes.strip, lines):
+            try:
+                self.payload(line, events)
+            except _NOT_READ as error:
+                self._drop(line, error, events)
+            if self.done:
+                break
 
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """Take the end marker of OpenAI's streams; count what else is not JSON.

@@ -105,7 +105,7 @@ def _read(value: Any, kind: inspect.Type) -> Any:
             return _whole(value)
         case inspect.BoolType() if isinstance(value, int):
             return bool(value)
-        case inspect.FloatType() if isinstance(value, int | float):
+        case inspect.FloatType() if value.__class__ in (int, float):
             return value
         case inspect.DictType() if isinstance(value, dict):
             return value

@@ -23,11 +23,12 @@ from backends.types import (
     StreamEvent,
     TextDelta,
 )
-from backends.wire.decoder import AnswerDecoder, json_text, word
+from backends.wire.calls import is_whole
+from backends.wire.decoder import AnswerDecoder, count, json_text, word
 from backends.wire.details import text_of
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read
-from backends.wire.openai_extras import citations, keep_extras, keep_filter
+from backends.wire.openai_extras import citations, keep_extras, keep_filter, other_thought
 from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
 from backends.wire.think import ThinkTags
@@ -111,6 +112,8 @@ class StreamDecoder(AnswerDecoder):
         self._tags: dict[int, ThinkTags] | None = {} if think_tags else None
         self._places: dict[tuple[int, int | str], tuple[int, str]] = {}
         self._calls_in: dict[int, int] = {}
+        self._told: dict[tuple[int, int], tuple[str, list[str]]] = {}
+        """Of each call its name and the pieces of its arguments."""
         self._cited = False
         self._thought: set[int] = set()
         """Choices whose reasoning stands beside its details, if it has any."""
@@ -155,7 +158,10 @@ class StreamDecoder(AnswerDecoder):
             if chunk.usage is not None:
                 self.report(read_usage(chunk.usage), events)
         else:
-            self._rest(msgspec.json.decode(payload), events)
+            whole = msgspec.json.decode(payload)
+            if b'"reasoning_text"' in payload or b'"thinking"' in payload:
+                self._other_thoughts(whole.get("choices"), events)
+            self._rest(whole, events)
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is one chunk whose deltas are messages."""
@@ -167,6 +173,7 @@ class StreamDecoder(AnswerDecoder):
         document = {**document, "choices": choices}
         chunk = read(document, _Chunk)
         self.begin(events, chunk.id, chunk.model)
+        self._other_thoughts(choices, events)
         self._choices(chunk.choices or [], events)
         self._rest(document, events)
 
@@ -206,7 +213,7 @@ class StreamDecoder(AnswerDecoder):
 
     def _delta(self, index: int, delta: _Delta, logprobs: Any, events: list[StreamEvent]) -> None:
         text = self._thoughts(index, delta, events)
-        tokens = _tokens(logprobs)
+        tokens = None if logprobs is None else _tokens(logprobs)
         if text and self._tags is not None:
             self._tagged(events, index, self._tags.setdefault(index, ThinkTags()).feed(text))
         elif text:
@@ -217,20 +224,33 @@ class StreamDecoder(AnswerDecoder):
             self.say(events, TextDelta(index, "", tokens))
         if delta.refusal:
             self.say(events, RefusalDelta(index, delta.refusal))
-        for url in _urls(delta.images):
-            self.say(events, ImageDelta(index, url))
+        if delta.images:
+            for url in _urls(delta.images):
+                self.say(events, ImageDelta(index, url))
         for call in delta.tool_calls or ():
             self._call(events, index, call)
         if delta.function_call is not None:
             self._call(events, index, _ToolCall(function=delta.function_call))
-        if notes := [note for note in _list(delta.annotations) if isinstance(note, dict)]:
+        if delta.annotations and (
+            notes := [note for note in _list(delta.annotations) if isinstance(note, dict)]
+        ):
             events.append(AnnotationDelta(index, notes))
+
+    def _other_thoughts(self, choices: Any, events: list[StreamEvent]) -> None:
+        """Add reasoning under names that few vendors have; in a stream no text stands beside it."""
+        for choice in _list(choices):
+            delta = choice.get("delta")
+            if isinstance(delta, dict) and (thought := other_thought(delta)):
+                self.say(events, ReasoningDelta(count(choice.get("index")) or 0, thought))
 
     def _thoughts(self, index: int, delta: _Delta, events: list[StreamEvent]) -> str:
         """Add the reasoning of a delta; return its visible text."""
         thought, text = delta.reasoning or delta.reasoning_content or "", delta.content or ""
         if isinstance(text, list):
-            thought, text = thought + _joined(text, "thinking"), _joined(text, "text")
+            for url in _urls([p for p in text if _kind(p) == "image_url"]):
+                self.say(events, ImageDelta(index, url))
+            thought += _joined(text, "thinking")
+            text = _joined(text, "text", "output_text")
         elif not isinstance(text, str):
             text = json_text(text)  # structured output that came as the object itself
         details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
@@ -252,7 +272,8 @@ class StreamDecoder(AnswerDecoder):
         """Add a piece of a call at its place: calls count in the order in which they begin.
 
         A piece without position belongs to the last call, unless it names another. A position
-        that is used again with another id and a name is another call.
+        that is used again with another id and a name is another call; where there are no ids, with
+        another name, or when the arguments so far are whole.
         """
         function, custom = call.function or _Function(), call.custom
         if custom is not None and (custom.name or custom.input):  # some send it empty beside
@@ -265,8 +286,14 @@ class StreamDecoder(AnswerDecoder):
             return
         key = (index, "last" if call.index is None else call.index)
         place = self._places.get(key)
+        known, told = self._told.get((index, place[0]), ("", [])) if place else ("", [])
         if place is None:
             begins = True
+        elif not place[1] and (
+            (name and known and name != known)
+            or (arguments.lstrip().startswith("{") and is_whole(told))
+        ):
+            begins, name = True, name or known
         elif id and place[1]:
             begins = id != place[1] and bool(name)
         else:
@@ -274,11 +301,13 @@ class StreamDecoder(AnswerDecoder):
         if begins:
             number = self._calls_in.get(index, 0)
             self._calls_in[index] = number + 1
-            place = (number, id)
+            place, told = (number, id), []
+            self._told[index, number] = (name, told)
         assert place is not None
         self._places[key] = self._places[index, "last"] = (place[0], place[1] or id)
         if custom is not None:
             self.calls.custom((index, place[0]))
+        told.append(arguments)
         self.call(events, index, place[0], id, name, arguments)
 
     def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
@@ -335,11 +364,15 @@ def _urls(images: Any) -> list[str]:
     return found
 
 
-def _joined(parts: list[Any], kind: str) -> str:
+def _kind(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+def _joined(parts: list[Any], kind: str, alias: str = "") -> str:
     """Join the texts of one kind in content that came as a list of typed parts."""
     pieces = []
     for part in parts:
-        if isinstance(part, dict) and part.get("type") == kind:
+        if _kind(part) in (kind, alias or kind):
             piece = part.get(kind)
             if isinstance(piece, list) and kind != "text":
                 piece = _joined(piece, "text")

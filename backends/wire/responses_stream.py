@@ -125,6 +125,7 @@ class ResponsesDecoder(AnswerDecoder):
             what, field = told
             part = event.summary_index if what == "summary" else event.content_index
             value = getattr(event, field)
+            value = value.get("text") if isinstance(value, dict) else value
             if field == "delta":
                 self._add(events, (place, what, part or 0), value, event)
             else:
@@ -309,6 +310,8 @@ _TOLD: Final[Mapping[str, tuple[str, str]]] = {
     "response.custom_tool_call_input.done": ("input", "input"),
     "response.reasoning_summary_text.delta": ("summary", "delta"),
     "response.reasoning_summary_text.done": ("summary", "text"),
+    "response.reasoning.delta": ("thought", "delta"),
+    "response.reasoning.done": ("thought", "text"),
     "response.reasoning_text.delta": ("thought", "delta"),
     "response.reasoning_text.done": ("thought", "text"),
 }

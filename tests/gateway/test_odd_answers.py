@@ -92,3 +92,22 @@ async def test_one_choice_reaches_clients_whose_dialect_has_one(redis_url: str) 
         assert "".join(deltas) == "abcd"
         events = await ask(gateway, "responses", input="hi", stream=True)
         assert events[-1]["response"]["output"][0]["content"][0]["text"] == "abcd"
+
+
+async def test_calls_and_reasoning_of_odd_servers_reach_the_client(redis_url: str) -> None:
+    """Calls without ids at one position, reasoning under another name."""
+    calls = [{"index": 0, "function": {"name": "f", "arguments": a}} for a in ('{"x":1}', "{}")]
+    choices = (
+        {"index": 0, "delta": {"reasoning_text": "hm"}},
+        *({"index": 0, "delta": {"tool_calls": [call]}} for call in calls),
+        {"index": 0, "delta": {}, "finish_reason": "tool_calls"},
+    )
+    async with before(redis_url, *choices) as gateway:
+        function = {"name": "f", "parameters": {"type": "object"}}
+        whole = await gateway.chat(tools=[{"type": "function", "function": function}])
+        message = whole.json()["choices"][0]["message"]
+        assert message["reasoning"] == "hm"
+        assert [call["function"]["arguments"] for call in message["tool_calls"]] == [
+            '{"x":1}',
+            "{}",
+        ]

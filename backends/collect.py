@@ -49,6 +49,7 @@ class Choice:
     calls: list[ToolCall] = field(default_factory=list)
     details: list[Any] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    refusal_logprobs: list[Any] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     annotations: list[Any] = field(default_factory=list)
     vector: list[float] | str | None = None
@@ -98,6 +99,7 @@ class Collector:
             run.pieces.append(text)
             if logprobs:
                 run.tokens.extend(logprobs.get("content") or ())
+                run.refused.extend(logprobs.get("refusal") or ())
 
     def answer(self) -> ChatAnswer:
         """Return everything taken so far."""
@@ -117,13 +119,15 @@ class _Run:
     kin: Any
     pieces: list[str] = field(default_factory=list)
     tokens: list[Any] = field(default_factory=list)
+    refused: list[Any] = field(default_factory=list)
 
     def sum(self) -> Delta:
         """Return one delta for all of them."""
         first, text = self.first, "".join(self.pieces)
         match first:
             case TextDelta():
-                logprobs = {"content": self.tokens} if self.tokens else None
+                found = {"content": self.tokens, "refusal": self.refused}
+                logprobs = {name: tokens for name, tokens in found.items() if tokens} or None
                 return TextDelta(first.index, text, logprobs)
             case RefusalDelta():
                 return RefusalDelta(first.index, text)
@@ -171,7 +175,9 @@ def _choice(index: int, runs: Iterable[_Run]) -> Choice:
         match event:
             case TextDelta():
                 texts.append(event.text)
-                choice.logprobs.extend(event.logprobs["content"] if event.logprobs else ())
+                tokens = event.logprobs or {}
+                choice.logprobs.extend(tokens.get("content", ()))
+                choice.refusal_logprobs.extend(tokens.get("refusal", ()))
             case ReasoningDelta():
                 thoughts.append(event.text)
                 merge_details(choice.details, event.details or ())

@@ -113,7 +113,9 @@ class OpenAILike:
             asked = encode_completions(request, **given)
             return Call("/completions", asked, CompletionsDecoder())
         decoder = self.chat_decoder(
-            implied_reason=self.row.implied_reason or None, think_tags=self.row.think_tags
+            implied_reason=self.row.implied_reason or None,
+            think_tags=self.row.think_tags,
+            one_reason=self.row.one_reason,
         )
         return Call(self.row.path, shaped(request, self.row, **given), decoder)
 

@@ -43,6 +43,9 @@ class Vendor(Form, frozen=True, kw_only=True, forbid_unknown_fields=True):
     implied_reason: str = ""
     """The reason of answers that it ends without one; empty: that is a cut answer."""
 
+    one_reason: bool = False
+    """It ends one choice of a stream with a reason, and means all of them."""
+
     any_model: bool = False
     """It answers under whatever name its one model is asked for."""
 

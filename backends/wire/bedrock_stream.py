@@ -27,8 +27,10 @@ from backends.types import (
 )
 from backends.wire.aws_frames import Frames, named
 from backends.wire.bedrock_citations import annotation
-from backends.wire.decoder import AnswerDecoder, Framing, count, half, json_text
+from backends.wire.decoder import AnswerDecoder, Framing
 from backends.wire.details import ANTHROPIC
+from backends.wire.lenient import read
+from backends.wire.values import count, half, json_text
 
 
 class _Source(msgspec.Struct, gc=False):
@@ -97,6 +99,10 @@ class _Content(msgspec.Struct, gc=False, rename="camel"):
     image: _Named | None = None
 
 
+class _Message(msgspec.Struct, gc=False):
+    content: list[_Content]
+
+
 class _BlockStart(msgspec.Struct, gc=False, rename="camel"):
     content_block_index: int = 0
     start: _Start | None = None
@@ -160,6 +166,7 @@ class ConverseDecoder(AnswerDecoder):
 
     wire = "Bedrock's Converse"
     closing = "metadata"
+    shapes = (_Piece, _Event)
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """See ``AnswerDecoder``."""
@@ -193,13 +200,13 @@ class ConverseDecoder(AnswerDecoder):
         message = output.get("message") if isinstance(output, dict) else None
         if not isinstance(message, dict):
             raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
-        for index, block in enumerate(msgspec.convert(message.get("content"), list[_Content])):
+        for index, block in enumerate(read(message, _Message).content):
             self._open(index, _Start(block.tool_use, block.tool_result, block.image), events)
             for delta in _deltas(block):
                 self._delta(index, delta, events)
             self._close(index, events)
-        self._stop(msgspec.convert(document, _Stop), events)
-        self._metadata(msgspec.convert(document, _Metadata), events)
+        self._stop(read(document, _Stop), events)
+        self._metadata(read(document, _Metadata), events)
 
     def _event(self, event: _Event, events: list[StreamEvent]) -> None:
         self._flowing = -1

@@ -11,8 +11,10 @@ import msgspec
 
 from backends.errors import ProtocolError
 from backends.types import AnnotationDelta, HalfUsage, ReasoningDelta, StreamEvent, TextDelta, Usage
-from backends.wire.decoder import AnswerDecoder, count, half, json_text
+from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
+from backends.wire.lenient import read
+from backends.wire.values import count, half, json_text
 from backends.wire.vectors import VectorsDecoder
 
 
@@ -61,6 +63,7 @@ class CohereDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "Cohere's"
+    shapes = (_Event,)
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
@@ -88,10 +91,7 @@ class CohereDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         if not isinstance(document.get("message"), dict):
             raise stream_error(document)
-        try:
-            delta = msgspec.convert(document, _Delta)
-        except msgspec.ValidationError as error:
-            raise ProtocolError(f"the upstream's answer is not of {self.wire} wire") from error
+        delta = read(document, _Delta)
         self.begin(events, document.get("id"))
         assert delta.message is not None
         self._message(delta.message, 0, events)

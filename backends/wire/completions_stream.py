@@ -14,6 +14,7 @@ from backends.types import StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.legacy_logprobs import from_legacy
+from backends.wire.lenient import read
 from backends.wire.openai_extras import keep_extras
 from backends.wire.openai_usage import read_usage
 
@@ -40,6 +41,7 @@ class CompletionsDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "OpenAI's completions"
+    shapes = (_Chunk,)
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
@@ -57,7 +59,7 @@ class CompletionsDecoder(AnswerDecoder):
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer has the shape of a chunk."""
-        chunk = msgspec.convert(document, _Chunk)
+        chunk = read(document, _Chunk)
         self.begin(events, chunk.id, chunk.model)
         self._choices(chunk, events)
         self._rest(document, events)
@@ -70,6 +72,8 @@ class CompletionsDecoder(AnswerDecoder):
             if choice.text:
                 said = TextDelta(choice.index, choice.text, _logprobs(choice.logprobs))
                 self.say(events, said)
+            elif (tokens := _logprobs(choice.logprobs)) is not None:
+                self.say(events, TextDelta(choice.index, "", tokens))  # half a character
             if choice.finish_reason:
                 ended = True
                 self.end_choice(events, choice.index, choice.finish_reason)

@@ -34,8 +34,10 @@ from backends.types import (
 from backends.wire.calls import ToolCalls, call_id
 from backends.wire.error_words import read_error
 from backends.wire.failure import error_in, stream_error
+from backends.wire.lenient import mend
 from backends.wire.reasons import reason_of
 from backends.wire.sse import EventTooLong, SSEDecoder
+from backends.wire.values import is_json, word
 
 _DONE: Final = b"[DONE]"
 _SPACE: Final = b" \t\r\n"
@@ -86,6 +88,9 @@ class AnswerDecoder(ABC):
 
     closing = ""
     """The event with which a stream of this wire always ends, where a reason is not the last."""
+
+    shapes: tuple[type[Any], ...] = ()
+    """What a payload is read into; one that does not fit is mended along them, once."""
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """Start before the first byte; ``new_id`` names calls that an upstream left nameless."""
@@ -300,6 +305,10 @@ class AnswerDecoder(ABC):
         try:
             document = _decode(body)
         except _NOT_READ as error:
+            lines = body.splitlines()
+            if len(lines) > 1 and is_json(lines[0]):
+                self._take_lines(lines, events)
+                return
             raise StreamTruncated(f"the upstream's answer is not whole: {error}") from None
         if isinstance(document, list) and len(document) == 1:
             document = document[0]
@@ -307,7 +316,21 @@ class AnswerDecoder(ABC):
             raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
         if document.get("error"):
             raise stream_error(document)
-        self.document(document, events)
+        try:
+            self.document(document, events)
+        except msgspec.ValidationError as error:
+            what = f"the upstream's answer is not of {self.wire} wire: {error}"
+            raise ProtocolError(what) from error
+
+    def _take_lines(self, lines: list[bytes], events: list[StreamEvent]) -> None:
+        """Take a stream that came as a chunk a line, without the framing of its wire."""
+        for line in filter(bytes.strip, lines):
+            try:
+                self.payload(line, events)
+            except _NOT_READ as error:
+                self._drop(line, error, events)
+            if self.done:
+                break
 
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """Take the end marker of OpenAI's streams; count what else is not JSON.
@@ -321,14 +344,16 @@ class AnswerDecoder(ABC):
             return
         if isinstance(self._frames, SSEDecoder) and self._frames.is_error:
             raise error_in(payload) or stream_error({"error": read_error(payload).message})
-        mended = _HALF.sub(_UNKNOWN, payload)
-        if mended != payload and is_json(mended):
-            self.payload(mended, events)  # half a character must not take its chunk with it
+        payload = _HALF.sub(_UNKNOWN, payload)  # half a character must not take its chunk with it
+        if not is_json(payload):
+            self._dropped += 1
             return
-        if isinstance(error, msgspec.ValidationError) and is_json(payload):
+        try:
+            document = mend(_decode(payload), *self.shapes)
+            self.payload(msgspec.json.encode(document), events)
+        except _NOT_READ:
             wrong = ProtocolError(f"a chunk is not of {self.wire} wire: {error}")
             raise (error_in(payload) or wrong) from error
-        self._dropped += 1
 
     def _stray(self) -> None:
         """Look for an error that came as a bare document, or as an event that says nothing.
@@ -345,36 +370,3 @@ class AnswerDecoder(ABC):
             error = error_in(self._last)
         if error is not None:
             raise error
-
-
-def word(value: Any) -> str | None:
-    """Read an id: a string, or the number that some servers send; empty means absent."""
-    return str(value) if isinstance(value, str | int) and value != "" else None
-
-
-def count(value: Any) -> int | None:
-    """Read a token count. A negative one is kept: the bill has to see it to distrust it."""
-    if value.__class__ is float and value.is_integer():
-        return int(value)
-    return value if value.__class__ is int else None  # a bool is none
-
-
-def half(prompt: int | None, completion: int | None) -> HalfUsage | None:
-    """Return what there is of a report that lacks a count."""
-    return None if prompt is completion is None else HalfUsage(prompt, completion)
-
-
-def json_text(value: Any) -> str:
-    """Read arguments: text, or the object itself that some servers send."""
-    if isinstance(value, str):
-        return value
-    return "" if value is None else msgspec.json.encode(value).decode()
-
-
-def is_json(payload: bytes) -> bool:
-    """Whether a payload is one JSON document."""
-    try:
-        _decode(payload)
-    except _NOT_READ:
-        return False
-    return True

@@ -8,7 +8,7 @@ import msgspec
 
 from backends.errors import ProtocolError
 from backends.types import StreamEvent
-from backends.wire.decoder import count
+from backends.wire.values import count
 from backends.wire.vectors import VectorsDecoder
 
 

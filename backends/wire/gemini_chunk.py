@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from backends.types import HalfUsage, Usage
-from backends.wire.decoder import count, half
+from backends.wire.values import count, half
 
 
 class PartialArg(msgspec.Struct, gc=False, rename="camel"):

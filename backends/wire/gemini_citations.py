@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from backends.wire.decoder import count
+from backends.wire.values import count
 
 
 class Citations:

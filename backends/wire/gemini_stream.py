@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from backends.errors import ContentFiltered
 from backends.types import AnnotationDelta, ImageDelta, ReasoningDelta, StreamEvent, TextDelta
-from backends.wire.decoder import AnswerDecoder, Framing, json_text
+from backends.wire.decoder import AnswerDecoder, Framing
 from backends.wire.details import GOOGLE
 from backends.wire.failure import stream_error
 from backends.wire.gemini_chunk import (
@@ -35,6 +35,8 @@ from backends.wire.gemini_chunk import (
 from backends.wire.gemini_citations import Citations
 from backends.wire.json_array import JSONArray
 from backends.wire.json_path import put
+from backends.wire.lenient import mend
+from backends.wire.values import json_text
 
 
 class _Counted(msgspec.Struct, rename="camel"):
@@ -82,6 +84,7 @@ class GeminiDecoder(AnswerDecoder):
     """
 
     wire = "Google's generateContent"
+    shapes = (Chunk,)
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """See ``AnswerDecoder``."""
@@ -119,7 +122,7 @@ class GeminiDecoder(AnswerDecoder):
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is one chunk."""
-        self.payload(msgspec.json.encode(document), events)
+        self.payload(msgspec.json.encode(mend(document, Chunk)), events)
 
     def complete(self, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; an error may also follow chunks that each had a finish reason."""

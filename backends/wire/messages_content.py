@@ -108,6 +108,8 @@ class Blocks:
 
     def _tell(self, event: Delta) -> Told:
         match event:
+            case TextDelta() if not event.text:
+                return []  # log probabilities, which this wire has not
             case TextDelta() | RefusalDelta():
                 begun = [] if self.takes_text else self._begin_text()
                 return [*begun, self._part({"type": "text_delta", "text": event.text})]

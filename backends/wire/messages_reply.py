@@ -26,7 +26,7 @@ from backends.wire.messages_content import Blocks, Content, Told
 from backends.wire.openai_reply import usage_body
 
 _OWN_WORDS: Final = frozenset({
-    "end_turn", "max_tokens", "stop_sequence", "pause_turn", "refusal",
+    "end_turn", "max_tokens", "stop_sequence", "pause_turn", "compaction", "refusal",
     "model_context_window_exceeded",
 })  # fmt: skip
 _WORDS: Final[Mapping[str, str]] = {
@@ -70,6 +70,8 @@ class MessagesEncoder:
         self._head = head
         self._request = request
         self._blocks = Blocks()
+        self._choice = -1
+        """The one that is written: the first that spoke. A message has no others."""
         self._text = b""
         """What precedes more text of the open block; empty where none can follow."""
 
@@ -81,8 +83,13 @@ class MessagesEncoder:
 
     def delta(self, event: Delta) -> bytes:
         """Return what one event becomes."""
-        if self._text and type(event) is TextDelta:  # nearly every event of a stream
-            return b"".join((self._text, _encode(event.text), b"}}\n\n"))
+        prefix = self._text
+        if prefix and type(event) is TextDelta and event.index == self._choice:
+            return b"".join((prefix, _encode(event.text), b"}}\n\n"))  # nearly every event
+        if self._choice < 0:
+            self._choice = event.index
+        if event.index != self._choice:
+            return b""
         written = _written(self._blocks.delta(event))
         self._text = b""
         if type(event) is TextDelta and self._blocks.takes_text:
@@ -93,7 +100,8 @@ class MessagesEncoder:
     def finish(self, finish: Finish, usage: Usage, cost: Cost) -> bytes:
         """Return the end of the open block and of the message."""
         rest = _written(self._blocks.release() + self._blocks.close())
-        delta, more = _end_fields(finish.choices, finish.extras)
+        ends = {end.index: end for end in finish.choices}
+        delta, more = _end_fields(ends.get(self._choice, finish.choices[0]), finish.extras)
         end: dict[str, Any] = {"delta": delta, "usage": _usage_body(usage, cost)}
         if more:
             end["provider_extras"] = {self._head.provider: more}
@@ -118,7 +126,7 @@ def encode_answer(
     del request
     choice = answer.choices[0] if answer.choices else Choice(0)
     end = ChoiceEnd(choice.index, choice.reason, choice.raw_reason)
-    delta, more = _end_fields((end,), answer.extras)
+    delta, more = _end_fields(end, answer.extras)
     body = {**_head_fields(head), "content": _content(choice), **delta}
     body["usage"] = _usage_body(usage, cost)
     if more:
@@ -150,10 +158,9 @@ def _head_fields(head: AnswerHead) -> dict[str, Any]:
 
 
 def _end_fields(
-    ends: tuple[ChoiceEnd, ...], extras: Mapping[str, Any] | None
+    end: ChoiceEnd, extras: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return how a message ended, and those extras that have no place in it."""
-    end = ends[0]
     raw = end.raw_reason.lower()
     own = raw in _OWN_WORDS and end.reason != "tool_calls"
     more = dict(extras or {})

@@ -23,9 +23,11 @@ from backends.types import (
     Usage,
     UsageUpdate,
 )
-from backends.wire.decoder import AnswerDecoder, count, half, json_text
+from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import ANTHROPIC
 from backends.wire.failure import stream_error
+from backends.wire.lenient import read
+from backends.wire.values import count, half, json_text
 
 _COUNTS: Final = (
     "input_tokens",
@@ -56,6 +58,7 @@ class _Stop(msgspec.Struct, gc=False):
     stop_reason: str | None = None
     stop_sequence: Any = None
     stop_details: Any = None
+    container: Any = None
 
 
 class _End(msgspec.Struct, gc=False):
@@ -64,6 +67,7 @@ class _End(msgspec.Struct, gc=False):
     type: str = ""
     delta: _Stop | None = None
     usage: Any = None
+    context_management: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -91,6 +95,7 @@ class MessagesDecoder(AnswerDecoder):
 
     wire = "Anthropic's Messages"
     closing = "message_stop"
+    shapes = (_Event, _End)
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """Start before the first byte; see ``AnswerDecoder``."""
@@ -99,8 +104,9 @@ class MessagesDecoder(AnswerDecoder):
         self._counts: dict[str, int] = {}
         self._chars = 0
         self._begun = {"tool_use": 0, "reasoning": 0}
-        self._paused = False
-        """The model waits for a call that its own program made: another message may follow."""
+        self._held: list[_Block] = []
+        """Calls of the model's own program. Another message may follow, which has their results;
+        where none does, they are the client's to answer."""
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
@@ -132,7 +138,7 @@ class MessagesDecoder(AnswerDecoder):
                 self._end(_decode_end(payload), events)
             case "message_stop":
                 self.closed = True
-                if not self._paused:
+                if not self._held:
                     self.complete(events)
             case "error" | "":
                 self._refuse(msgspec.json.decode(payload))
@@ -148,18 +154,34 @@ class MessagesDecoder(AnswerDecoder):
         self._message(document, events)
         self.closed = True
 
+    def complete(self, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``; calls that nobody has answered are the client's.
+
+        Of an answer that breaks off nobody knows whether they were answered.
+        """
+        held, self._held = self._held if self.closed else [], []
+        for block in held:
+            self._call(block, "".join(block.fragments) or _input(block), events)
+            name = self.calls.id_at((0, block.place))
+            self.extras.setdefault("callers", {})[name] = block.document["caller"]
+        super().complete(events)
+
     def _refuse(self, document: dict[str, Any]) -> None:
         if document.get("error"):
             raise stream_error(document)
         raise ProtocolError(f"a chunk is not of {self.wire} wire: it has no type")
 
     def _message(self, message: dict[str, Any], events: list[StreamEvent]) -> None:
-        """A message begins. Those that a program's call ends begin with what they hold."""
+        """A message begins. After a program's calls it says that they were answered."""
         self.begin(events, message.get("id"), message.get("model"))
         self._ends.clear()
         self._blocks.clear()
         self._counts.clear()
-        self._paused = self.closed = False
+        self.closed = False
+        if self._held:
+            answered = [block.document for block in self._held]
+            self.extras.setdefault("blocks", []).extend(answered)
+            self._held.clear()
         content = message.get("content")
         for index, block in enumerate(content if isinstance(content, list) else ()):
             if isinstance(block, dict):
@@ -167,7 +189,8 @@ class MessagesDecoder(AnswerDecoder):
                 self._close(index, events)
         self._count(message.get("usage"))
         if message.get("stop_reason"):
-            self._end(_End(delta=msgspec.convert(message, _Stop)), events)
+            managed = message.get("context_management")
+            self._end(_End(delta=read(message, _Stop), context_management=managed), events)
         elif "input_tokens" in self._counts and not self._spoke:
             # Its count of output is of no part of the answer that came yet.
             events.append(UsageUpdate(self._prompt(), 0))
@@ -176,11 +199,11 @@ class MessagesDecoder(AnswerDecoder):
         self.begin(events)
         kind = document.get("type")
         kind = kind if isinstance(kind, str) else ""
+        caller = document.get("caller")
+        if kind == "tool_use" and isinstance(caller, dict) and caller.get("type") != "direct":
+            kind = "program_use"
         place = 0
-        if kind == "tool_use":
-            place = self._begun["tool_use"]
-            self._begun["tool_use"] += 1
-        elif kind in ("thinking", "redacted_thinking"):
+        if kind in ("thinking", "redacted_thinking"):
             place = self._begun["reasoning"]
             self._begun["reasoning"] += 1
         block = self._blocks[index] = _Block(kind, document, place, self._chars)
@@ -198,19 +221,9 @@ class MessagesDecoder(AnswerDecoder):
                 data = {"type": "reasoning.encrypted", "data": _text(document, "data")}
                 self.say(events, ReasoningDelta(0, "", [_detail(block, data)]))
             case "tool_use":
-                caller, given = document.get("caller"), document.get("input")
-                if isinstance(caller, dict) and caller.get("type", "direct") != "direct":
-                    self._paused = True
-                name = document.get("name")
-                arguments = json_text(given) if given else ""  # {} stands for what comes later
-                self.call(
-                    events,
-                    0,
-                    place,
-                    document.get("id"),
-                    name if isinstance(name, str) else None,
-                    arguments,
-                )
+                self._call(block, _input(block), events)
+            case "program_use":
+                self._held.append(block)
             case _:  # what the server did by itself
                 self.extras.setdefault("blocks", []).append(document)
 
@@ -246,6 +259,13 @@ class MessagesDecoder(AnswerDecoder):
         super()._drop(payload, error, events)
         self.closed = False
 
+    def _call(self, block: _Block, arguments: str, events: list[StreamEvent]) -> None:
+        """A call for the client begins."""
+        block.place = self._begun["tool_use"]
+        self._begun["tool_use"] += 1
+        name = _text(block.document, "name") or None
+        self.call(events, 0, block.place, block.document.get("id"), name, arguments)
+
     def _text(self, text: str, events: list[StreamEvent]) -> None:
         if text:
             self._chars += len(text)
@@ -269,6 +289,8 @@ class MessagesDecoder(AnswerDecoder):
         for name, value in (
             ("stop_sequence", delta.stop_sequence),
             ("stop_details", delta.stop_details),
+            ("container", delta.container),
+            ("context_management", event.context_management),
         ):
             if value is not None:
                 self.extras[name] = value
@@ -286,6 +308,8 @@ class MessagesDecoder(AnswerDecoder):
         for name in _COUNTS:
             if (found := count(usage.get(name))) is not None:
                 self._counts[name] = found
+        if iterations := usage.get("iterations"):
+            self.extras["usage"] = {"iterations": iterations}
         details = usage.get("output_tokens_details")
         if (
             isinstance(details, Mapping)
@@ -313,6 +337,12 @@ class MessagesDecoder(AnswerDecoder):
 def _text(document: Mapping[str, Any], name: str) -> str:
     value = document.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _input(block: _Block) -> str:
+    """Return the arguments with which a call begins; ``{}`` stands for what comes later."""
+    given = block.document.get("input")
+    return json_text(given) if given else ""
 
 
 def _detail(block: _Block, detail: dict[str, Any]) -> dict[str, Any]:

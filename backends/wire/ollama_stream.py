@@ -13,9 +13,10 @@ import msgspec
 
 from backends.errors import ProtocolError
 from backends.types import ReasoningDelta, StreamEvent, TextDelta, Usage
-from backends.wire.decoder import AnswerDecoder, count, half, json_text
+from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.ndjson import NDJSONDecoder
+from backends.wire.values import count, half, json_text
 from backends.wire.vectors import VectorsDecoder
 
 _TIMES: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -56,6 +57,7 @@ class OllamaDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "Ollama's"
+    shapes = (_Line,)
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """See ``AnswerDecoder``."""

@@ -23,13 +23,16 @@ from backends.types import (
     StreamEvent,
     TextDelta,
 )
-from backends.wire.decoder import AnswerDecoder, json_text, word
+from backends.wire.calls import is_whole
+from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import text_of
 from backends.wire.failure import stream_error
-from backends.wire.openai_extras import citations, keep_extras, keep_filter
+from backends.wire.lenient import read
+from backends.wire.openai_extras import citations, keep_extras, keep_filter, other_thought
 from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
 from backends.wire.think import ThinkTags
+from backends.wire.values import count, json_text, word
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -50,7 +53,7 @@ class _ToolCall(msgspec.Struct, gc=False):
 
 
 class _Delta(msgspec.Struct, gc=False):
-    content: str | list[Any] | dict[str, Any] | None = None
+    content: Any = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     reasoning_details: Any = None
@@ -86,6 +89,7 @@ class StreamDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "OpenAI's chat"
+    shapes = (_Chunk,)
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class StreamDecoder(AnswerDecoder):
         *,
         implied_reason: str | None = None,
         think_tags: bool = False,
+        one_reason: bool = False,
     ) -> None:
         """Start before the first byte.
 
@@ -100,12 +105,16 @@ class StreamDecoder(AnswerDecoder):
             new_id: names calls that an upstream left nameless.
             implied_reason: the reason of choices that end without one, where a vendor sends none.
             think_tags: reasoning stands in the text, between ``<think>`` and ``</think>``.
+            one_reason: the vendor gives one reason for all choices of a stream.
         """
         super().__init__(new_id)
         self.implied_reason = implied_reason
+        self._one_reason = one_reason
         self._tags: dict[int, ThinkTags] | None = {} if think_tags else None
         self._places: dict[tuple[int, int | str], tuple[int, str]] = {}
         self._calls_in: dict[int, int] = {}
+        self._told: dict[tuple[int, int], tuple[str, list[str]]] = {}
+        """Of each call its name and the pieces of its arguments."""
         self._cited = False
         self._thought: set[int] = set()
         """Choices whose reasoning stands beside its details, if it has any."""
@@ -150,18 +159,22 @@ class StreamDecoder(AnswerDecoder):
             if chunk.usage is not None:
                 self.report(read_usage(chunk.usage), events)
         else:
-            self._rest(msgspec.json.decode(payload), events)
+            whole = msgspec.json.decode(payload)
+            if b'"reasoning_text"' in payload or b'"thinking"' in payload:
+                self._other_thoughts(whole.get("choices"), events)
+            self._rest(whole, events)
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is one chunk whose deltas are messages."""
         choices = [
             {**choice, "delta": choice.get("message")}
-            for choice in document.get("choices") or ()
+            for choice in _list(document.get("choices"))
             if isinstance(choice, dict)
         ]
         document = {**document, "choices": choices}
-        chunk = msgspec.convert(document, _Chunk)
+        chunk = read(document, _Chunk)
         self.begin(events, chunk.id, chunk.model)
+        self._other_thoughts(choices, events)
         self._choices(chunk.choices or [], events)
         self._rest(document, events)
 
@@ -177,13 +190,21 @@ class StreamDecoder(AnswerDecoder):
             self._tagged(events, index, tags.end())
         super().end_choice(events, index, raw, reason)
 
+    def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``; with usage, the end marker says that every choice has ended."""
+        if self._one_reason and self._ends and self._usage and payload.rstrip() == b"[DONE]":
+            known = self._ends[min(self._ends)]
+            for index in sorted(self._spoke - self._ends.keys()):
+                self.end_choice(events, index, known.raw_reason, known.reason)
+        super()._drop(payload, error, events)
+
     def _choices(self, choices: list[_Choice], events: list[StreamEvent]) -> bool:
         """Take the choices of a chunk; say whether they did nothing but speak."""
         before = len(events)
         ended = False
         for choice in choices:
-            if choice.delta is not None:
-                self._delta(choice.index, choice.delta, choice.logprobs, events)
+            if choice.delta is not None or choice.logprobs:
+                self._delta(choice.index, choice.delta or _Delta(), choice.logprobs, events)
             if finish := choice.finish_reason or _old_reason(choice.finish_details):
                 ended = True
                 native = choice.native_finish_reason
@@ -193,29 +214,44 @@ class StreamDecoder(AnswerDecoder):
 
     def _delta(self, index: int, delta: _Delta, logprobs: Any, events: list[StreamEvent]) -> None:
         text = self._thoughts(index, delta, events)
+        tokens = None if logprobs is None else _tokens(logprobs)
         if text and self._tags is not None:
             self._tagged(events, index, self._tags.setdefault(index, ThinkTags()).feed(text))
         elif text:
-            self.say(
-                events, TextDelta(index, text, logprobs if logprobs.__class__ is dict else None)
-            )
+            self.say(events, TextDelta(index, text, tokens))
+            tokens = None
+        if tokens and (tokens.get("content") or tokens.get("refusal")):
+            # Of half a character, of the end, of a refusal: they need no text beside them.
+            self.say(events, TextDelta(index, "", tokens))
         if delta.refusal:
             self.say(events, RefusalDelta(index, delta.refusal))
-        for url in _urls(delta.images):
-            self.say(events, ImageDelta(index, url))
+        if delta.images:
+            for url in _urls(delta.images):
+                self.say(events, ImageDelta(index, url))
         for call in delta.tool_calls or ():
             self._call(events, index, call)
         if delta.function_call is not None:
             self._call(events, index, _ToolCall(function=delta.function_call))
-        notes = delta.annotations if isinstance(delta.annotations, list) else ()
-        if notes := [note for note in notes if isinstance(note, dict)]:
+        if delta.annotations and (
+            notes := [note for note in _list(delta.annotations) if isinstance(note, dict)]
+        ):
             events.append(AnnotationDelta(index, notes))
+
+    def _other_thoughts(self, choices: Any, events: list[StreamEvent]) -> None:
+        """Add reasoning under names that few vendors have; in a stream no text stands beside it."""
+        for choice in _list(choices):
+            delta = choice.get("delta")
+            if isinstance(delta, dict) and (thought := other_thought(delta)):
+                self.say(events, ReasoningDelta(count(choice.get("index")) or 0, thought))
 
     def _thoughts(self, index: int, delta: _Delta, events: list[StreamEvent]) -> str:
         """Add the reasoning of a delta; return its visible text."""
         thought, text = delta.reasoning or delta.reasoning_content or "", delta.content or ""
         if isinstance(text, list):
-            thought, text = thought + _joined(text, "thinking"), _joined(text, "text")
+            for url in _urls([p for p in text if _kind(p) == "image_url"]):
+                self.say(events, ImageDelta(index, url))
+            thought += _joined(text, "thinking")
+            text = _joined(text, "text", "output_text")
         elif not isinstance(text, str):
             text = json_text(text)  # structured output that came as the object itself
         details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
@@ -237,7 +273,8 @@ class StreamDecoder(AnswerDecoder):
         """Add a piece of a call at its place: calls count in the order in which they begin.
 
         A piece without position belongs to the last call, unless it names another. A position
-        that is used again with another id and a name is another call.
+        that is used again with another id and a name is another call; where there are no ids, with
+        another name, or when the arguments so far are whole.
         """
         function, custom = call.function or _Function(), call.custom
         if custom is not None and (custom.name or custom.input):  # some send it empty beside
@@ -250,8 +287,14 @@ class StreamDecoder(AnswerDecoder):
             return
         key = (index, "last" if call.index is None else call.index)
         place = self._places.get(key)
+        known, told = self._told.get((index, place[0]), ("", [])) if place else ("", [])
         if place is None:
             begins = True
+        elif not place[1] and (
+            (name and known and name != known)
+            or (arguments.lstrip().startswith("{") and is_whole(told))
+        ):
+            begins, name = True, name or known
         elif id and place[1]:
             begins = id != place[1] and bool(name)
         else:
@@ -259,11 +302,13 @@ class StreamDecoder(AnswerDecoder):
         if begins:
             number = self._calls_in.get(index, 0)
             self._calls_in[index] = number + 1
-            place = (number, id)
+            place, told = (number, id), []
+            self._told[index, number] = (name, told)
         assert place is not None
         self._places[key] = self._places[index, "last"] = (place[0], place[1] or id)
         if custom is not None:
             self.calls.custom((index, place[0]))
+        told.append(arguments)
         self.call(events, index, place[0], id, name, arguments)
 
     def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
@@ -286,10 +331,22 @@ class StreamDecoder(AnswerDecoder):
         self.report(read_usage(usage), events)
 
 
+def _tokens(logprobs: Any) -> dict[str, Any] | None:
+    """Read log probabilities; their lists of tokens are lists, whatever else a vendor adds."""
+    if not isinstance(logprobs, dict):
+        return None
+    lists = ("content", "refusal")
+    return {k: v for k, v in logprobs.items() if k not in lists or v is None or v.__class__ is list}
+
+
 def _old_reason(details: Any) -> str:
     """Read the reason of OpenAI's first vision models, which stands in an object."""
     found = details.get("type") if isinstance(details, dict) else None
     return found if isinstance(found, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
@@ -300,7 +357,7 @@ def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
 def _urls(images: Any) -> list[str]:
     """Read the images of a delta: parts of type ``image_url``, as OpenRouter sends them."""
     found = []
-    for image in images if isinstance(images, list) else ():
+    for image in _list(images):
         link = image.get("image_url") if isinstance(image, dict) else None
         url = link.get("url") if isinstance(link, dict) else link
         if isinstance(url, str) and url:
@@ -308,11 +365,15 @@ def _urls(images: Any) -> list[str]:
     return found
 
 
-def _joined(parts: list[Any], kind: str) -> str:
+def _kind(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+def _joined(parts: list[Any], kind: str, alias: str = "") -> str:
     """Join the texts of one kind in content that came as a list of typed parts."""
     pieces = []
     for part in parts:
-        if isinstance(part, dict) and part.get("type") == kind:
+        if _kind(part) in (kind, alias or kind):
             piece = part.get(kind)
             if isinstance(piece, list) and kind != "text":
                 piece = _joined(piece, "text")

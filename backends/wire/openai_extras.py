@@ -19,6 +19,7 @@ _CHOICE: Final = frozenset(
 )
 _SAID: Final = frozenset(
     {"role", "content", "reasoning", "reasoning_content", "reasoning_details", "refusal", "name"}
+    | {"thinking", "reasoning_text"}
     | {"tool_calls", "function_call", "images", "annotations", "index", "token_id", "channel"}
 )
 _COUNTS: Final = frozenset(
@@ -59,6 +60,14 @@ def keep_extras(
             extras["usage"] = own
         if (cost := _cost(usage)) is not None:
             extras["cost_usd"] = cost
+
+
+def other_thought(delta: Mapping[str, Any]) -> str:
+    """Return reasoning under a name that few give it: ``reasoning_text`` is GitHub Copilot's."""
+    found = delta.get("reasoning_text") or delta.get("thinking")
+    if isinstance(found, dict):
+        found = found.get("text") or found.get("thinking")
+    return found if isinstance(found, str) else ""
 
 
 def keep_filter(extras: dict[str, Any], index: int, results: Any) -> None:

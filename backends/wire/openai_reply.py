@@ -249,5 +249,12 @@ def _choice_body(choice: Choice) -> dict[str, Any]:
         "message": message,
         "finish_reason": choice.reason,
         "native_finish_reason": choice.raw_reason,
-        "logprobs": {"content": choice.logprobs} if choice.logprobs else None,
+        "logprobs": _logprobs(choice),
     }
+
+
+def _logprobs(choice: Choice) -> dict[str, Any] | None:
+    """Return the log probabilities of a choice: of its text, and of its refusal if it has any."""
+    if not choice.refusal_logprobs:
+        return {"content": choice.logprobs} if choice.logprobs else None
+    return {"content": choice.logprobs or None, "refusal": choice.refusal_logprobs}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.types import HalfUsage, Usage
-from backends.wire.decoder import count, half
+from backends.wire.values import count, half
 
 
 def read_usage(document: Any) -> Usage | HalfUsage | None:

@@ -81,7 +81,7 @@ class Message(Item):
         fields: dict[str, Any] = {"content_index": self.part, "delta": text}
         if "refusal" in part:
             return [("response.refusal.delta", fields)]
-        fields["logprobs"] = _tokens(logprobs)
+        fields["logprobs"] = tokens_of(logprobs)
         part["logprobs"].extend(fields["logprobs"])
         return [("response.output_text.delta", fields)]
 
@@ -320,7 +320,7 @@ def _key(detail: Mapping[str, Any]) -> tuple[Any, Any]:
     return detail.get("format"), detail.get("index") if name is None else name
 
 
-def _tokens(logprobs: Any) -> list[dict[str, Any]]:
+def tokens_of(logprobs: Any) -> list[dict[str, Any]]:
     """Return the tokens of a chat's ``logprobs`` with every field that SDKs require."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     return [

@@ -41,6 +41,7 @@ from backends.wire.responses_output import (
     Message,
     Thought,
     thoughts_of,
+    tokens_of,
 )
 
 __all__ = ["ResponsesEncoder", "encode_answer", "encode_error"]
@@ -88,7 +89,12 @@ class ResponsesEncoder:
         self._waiting: dict[int, list[ToolCallDelta]] = {}
         self._calls: dict[int, Call] = {}
         self._prefix = b""
+        """What precedes a text that needs no more than itself; empty where there is none."""
         self._pieces: list[str] = []
+        self._tokens = bool(request.params.get("logprobs"))
+        """Whether texts have log probabilities: asked for, or seen."""
+        self._choice = -1
+        """The one that is written: the first that spoke. A response has no others."""
 
     def open(self) -> bytes:
         """Announce the response."""
@@ -101,16 +107,26 @@ class ResponsesEncoder:
     def delta(self, event: Delta) -> bytes:
         """Return what one event becomes; a call waits until the one before it is whole."""
         prefix = self._prefix
-        if prefix and type(event) is TextDelta and event.logprobs is None:
+        if prefix and type(event) is TextDelta and not event.index:
             text, number = event.text, self._number  # nearly every event of a stream
             self._pieces.append(text)
             self._number = number + 1
             return b"".join((prefix, _encode(number), b',"delta":', _encode(text), b"}\n\n"))
+        if self._choice < 0:
+            self._choice = event.index
+        return self._write(event) if event.index == self._choice else b""
+
+    def _write(self, event: Delta) -> bytes:
+        """Return what an event of the choice becomes."""
         match event:
+            case TextDelta() if not event.text and not tokens_of(event.logprobs):
+                return b""  # of a refusal, whose parts have none on this wire
             case TextDelta():
                 out, message = self._message("output_text")
                 out += self._told(message, message.say(event.text, event.logprobs))
-                self._prefix, self._pieces = self._text_prefix(message), message.pieces
+                self._tokens = self._tokens or event.logprobs is not None
+                if not self._tokens and not self._choice:
+                    self._prefix, self._pieces = _text_prefix(message), message.pieces
                 return out
             case RefusalDelta():
                 out, message = self._message("refusal")
@@ -142,7 +158,8 @@ class ResponsesEncoder:
 
     def finish(self, finish: Finish, usage: Usage, cost: Cost) -> bytes:
         """Return the ends of what is open, and the whole response."""
-        reason = finish.choices[0].reason if finish.choices else "stop"
+        ends = {end.index: end.reason for end in finish.choices}
+        reason = ends.get(self._choice, finish.choices[0].reason)
         out = self.flush(reason)
         body = self.response(reason, usage, cost, finish.extras)
         return out + self._event(f"response.{body['status']}", {"response": body})
@@ -245,12 +262,6 @@ class ResponsesEncoder:
         self._prefix = b""
         return out + self._told(message, message.need(part)), message
 
-    def _text_prefix(self, message: Message) -> bytes:
-        where = {"item_id": message.id, "output_index": message.position}
-        fields = {"type": "response.output_text.delta", **where}
-        rest = _encode(fields | {"content_index": message.part, "logprobs": []})
-        return _TEXT + rest[:-1] + b',"sequence_number":'
-
     def _thought(self, event: ReasoningDelta) -> bytes:
         out = b""
         for detail in thoughts_of(event):
@@ -309,6 +320,13 @@ def encode_answer(
         encoder.delta(event)
     encoder.flush(choice.reason)
     return _encode(encoder.response(choice.reason, usage, cost, answer.extras))
+
+
+def _text_prefix(message: Message) -> bytes:
+    where = {"item_id": message.id, "output_index": message.position}
+    fields = {"type": "response.output_text.delta", **where}
+    rest = _encode(fields | {"content_index": message.part, "logprobs": []})
+    return _TEXT + rest[:-1] + b',"sequence_number":'
 
 
 def _frame(head: AnswerHead, request: ChatRequest) -> dict[str, Any]:

@@ -25,11 +25,12 @@ from backends.types import (
     StreamEvent,
     TextDelta,
 )
-from backends.wire.decoder import AnswerDecoder, json_text, word
+from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import OPENAI
 from backends.wire.failure import stream_error
 from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
+from backends.wire.values import json_text, word
 
 Place: TypeAlias = int | str | None
 """Where an item stands: its ``output_index``, or its id where a server gives no index."""
@@ -66,6 +67,7 @@ class ResponsesDecoder(AnswerDecoder):
     """
 
     wire = "OpenAI's Responses"
+    shapes = (_Event,)
 
     reasoning_format = OPENAI
     """The ``format`` of reasoning details; another vendor's adapter sets its own."""
@@ -124,6 +126,7 @@ class ResponsesDecoder(AnswerDecoder):
             what, field = told
             part = event.summary_index if what == "summary" else event.content_index
             value = getattr(event, field)
+            value = value.get("text") if isinstance(value, dict) else value
             if field == "delta":
                 self._add(events, (place, what, part or 0), value, event)
             else:
@@ -231,14 +234,14 @@ class ResponsesDecoder(AnswerDecoder):
         event: _Event | None = None,
     ) -> None:
         """Say a piece of text."""
-        if not isinstance(piece, str) or not piece:
+        logprobs = event.logprobs if event is not None else None
+        if not isinstance(piece, str) or not (piece or logprobs):
             return
         self._said[key] = self._said.get(key, 0) + len(piece)
         place, what, _ = key
         if place not in self._ids:  # a server that announces no items
             self._open(events, place, {"type": _ITEM_OF[what]})
         if what == "text":
-            logprobs = event.logprobs if event is not None else None
             tokens = {"content": logprobs} if logprobs and isinstance(logprobs, list) else None
             self.say(events, TextDelta(0, piece, tokens))
         elif what == "refusal":
@@ -308,6 +311,8 @@ _TOLD: Final[Mapping[str, tuple[str, str]]] = {
     "response.custom_tool_call_input.done": ("input", "input"),
     "response.reasoning_summary_text.delta": ("summary", "delta"),
     "response.reasoning_summary_text.done": ("summary", "text"),
+    "response.reasoning.delta": ("thought", "delta"),
+    "response.reasoning.done": ("thought", "text"),
     "response.reasoning_text.delta": ("thought", "delta"),
     "response.reasoning_text.done": ("thought", "text"),
 }

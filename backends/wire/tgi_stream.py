@@ -12,8 +12,10 @@ import msgspec
 
 from backends.errors import ProtocolError
 from backends.types import StreamEvent, TextDelta, Usage
-from backends.wire.decoder import AnswerDecoder, half
+from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
+from backends.wire.lenient import read
+from backends.wire.values import half
 
 _STOPPED: Final = "stop_sequence"
 
@@ -47,6 +49,7 @@ class TGIDecoder(AnswerDecoder):
     """
 
     wire = "TGI's"
+    shapes = (_Event,)
 
     def __init__(self, stop: Sequence[str] = (), new_id: Callable[[], str] | None = None) -> None:
         """``stop`` are the stop texts that were sent."""
@@ -71,10 +74,7 @@ class TGIDecoder(AnswerDecoder):
 
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; without details nobody knows why it ended."""
-        try:
-            answer = msgspec.convert(document, _Event)
-        except msgspec.ValidationError as error:
-            raise ProtocolError(f"the upstream's answer is not of {self.wire} wire") from error
+        answer = read(document, _Event)
         if answer.generated_text is None:
             raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
         self.begin(events)

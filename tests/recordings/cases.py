@@ -76,6 +76,7 @@ OTHER_WIRES = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "fireworks": {"think_tags": True},
     "hf-router": {"think_tags": True},
+    "litellm-proxy": {"one_reason": True},
     "novita": {"think_tags": True},
     "snowflake": {"implied_reason": "stop"},
 }

@@ -48,7 +48,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ollama": {"backend": "ollama"},
 }
 VENDORS = {"fireworks": "fireworks", "hf-router": "hf-router", "novita": "novita"}
-VENDORS |= {"snowflake": "snowflake"}
+VENDORS |= {"snowflake": "snowflake", "litellm-proxy": "litellm"}
 KEYLESS = (INVOKE, CONVERSE)
 PROMPT = "All work and no play makes Jack a dull boy. " * 4000
 """Longer than any recorded prompt, so that every report is within what was held."""

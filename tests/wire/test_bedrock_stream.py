@@ -292,7 +292,7 @@ def test_a_frame_that_is_no_json_is_dropped_and_counted() -> None:
     "payload",
     [
         {"contentBlockIndex": "first"},
-        {"delta": {"text": 7}},
+        {"delta": "text"},
         {"delta": {"reasoningContent": {"redactedContent": "no base64!"}}},
     ],
 )
@@ -345,7 +345,8 @@ def test_a_whole_answer_is_understood() -> None:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({"stopReason": None}, ProtocolError),
+        ({"stopReason": None}, StreamTruncated),
+        ({"stopReason": [["end_turn"]]}, ProtocolError),
         ({"stopReason": ""}, StreamTruncated),
         ({"output": None}, ProtocolError),
         ({"output": {"message": {"content": ["text"]}}}, ProtocolError),

@@ -394,6 +394,19 @@ def test_a_whole_answer_has_the_same_blocks() -> None:
     }
 
 
+def test_details_without_an_index_are_one_block_as_in_a_stream() -> None:
+    """Text and signature may stand in entries of their own."""
+    made = {"type": "reasoning.text", "format": "anthropic-claude-v1"}
+    details = [{**made, "text": "h"}, {**made, "text": "m"}, {**made, "signature": "s"}]
+    events = [ReasoningDelta(0, str(d.get("text", "")), [d]) for d in details]
+    expected = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    assert message(sent(*events, finish=ended()))[0] == expected
+    collector = Collector()
+    collector.add(events)
+    body = encode_answer(HEAD, REQUEST, collector.answer(), Usage(1, 1), COST)
+    assert json.loads(body)["content"] == [expected]
+
+
 def test_reasoning_without_details_is_one_block_without_a_signature() -> None:
     """Most vendors sign nothing."""
     body = whole(ReasoningDelta(0, "h"), ReasoningDelta(0, "m"), TextDelta(0, "a"), finish=ended())

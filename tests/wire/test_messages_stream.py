@@ -250,7 +250,7 @@ def test_the_stop_sequence_that_was_hit_is_told() -> None:
 
 
 def test_messages_that_a_program_continues_are_one_answer() -> None:
-    """A call made by the model's own program pauses the message: another one follows."""
+    """A call of the model's own program pauses one. The client answers if no other follows."""
     caller = {"type": "code_execution_20250825", "tool_id": "srv"}
     call = {"type": "tool_use", "id": "t1", "name": "roll", "input": {"p": 1}, "caller": caller}
     again = {**call, "id": "t2"}
@@ -261,14 +261,54 @@ def test_messages_that_a_program_continues_are_one_answer() -> None:
     ]  # fmt: skip
     events = decoded(*said)
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "Dice: six"
-    calls = [(e.call_index, e.id) for e in events if isinstance(e, ToolCallDelta)]
-    assert calls == [(0, "t1"), (1, "t2")]
-    assert finish(events).choices == (ChoiceEnd(0, "tool_calls", "end_turn"),)
+    assert not any(isinstance(e, ToolCallDelta) for e in events)
+    assert finish(events).extras == {"blocks": [call, again]}
+    assert finish(events).choices == (ChoiceEnd(0, "stop", "end_turn"),)
     assert finish(events).usage == Usage(9, 4)
     assert isinstance(play(said[:-2])[1], StreamTruncated)
     paused = said[: said.index(event("message_stop")) + 1]
-    assert finish(decoded(*paused)).choices == (ChoiceEnd(0, "tool_calls", "tool_use"),)
+    events = decoded(*paused)
+    assert ToolCallDelta(0, 0, "t1", "roll", '{"p":1}') in events
+    assert finish(events).choices == (ChoiceEnd(0, "tool_calls", "tool_use"),)
+    assert finish(events).extras == {"callers": {"t1": caller}}
     assert isinstance(play([*paused, said[-6][:40]])[1], StreamTruncated)
+
+
+def test_a_programs_call_may_come_in_pieces() -> None:
+    """Beside one that the model made itself; of an answer that was cut it is nobody's."""
+    caller = {"type": "code_execution_20250825", "tool_id": "srv"}
+    call = {"type": "tool_use", "id": "t1", "name": "roll", "input": {}, "caller": caller}
+    pieces = [{"type": "input_json_delta", "partial_json": text} for text in ('{"p"', ": 2}")]
+    own = block(1, {"type": "tool_use", "id": "t2", "name": "f", "caller": {"type": "direct"}})
+    said = [start(), *block(0, call, *pieces), *own, *end("tool_use")]
+    events = decoded(*said)
+    assert [e for e in events if isinstance(e, ToolCallDelta)] == [
+        ToolCallDelta(0, 0, "t2", "f", ""),
+        ToolCallDelta(0, 0, None, None, "{}"),
+        ToolCallDelta(0, 1, "t1", "roll", '{"p": 2}'),
+    ]
+    events, failure = play(said[:3])
+    assert isinstance(failure, StreamTruncated)
+    assert not any(isinstance(e, ToolCallDelta) for e in events)
+
+
+def test_what_only_anthropic_says_of_an_answer_is_kept() -> None:
+    """Of the container, of edits to the context, and of the turns that a count is made of."""
+    more = {"container": {"id": "c"}, "context_management": {"applied_edits": []}}
+    usage = {"input_tokens": 1, "output_tokens": 2, "iterations": [{"type": "message"}]}
+    last = event(
+        "message_delta",
+        delta={"stop_reason": "compaction", "container": more["container"]},
+        usage=usage,
+        context_management=more["context_management"],
+    )
+    expected = {**more, "usage": {"iterations": usage["iterations"]}}
+    assert finish(decoded(start(), *text(0, "a"), last, event("message_stop"))).extras == expected
+    document = {**WHOLE, **more, "usage": usage}
+    events, failure = play([json.dumps(document).encode()])
+    assert failure is None
+    extras = finish(events).extras or {}
+    assert {name: extras[name] for name in expected} == expected
 
 
 def test_an_error_may_be_all_there_is() -> None:
@@ -283,8 +323,8 @@ def test_an_error_may_be_all_there_is() -> None:
     "payload",
     [
         {"choices": []},
-        {"type": 5},
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}},
+        {"type": []},
+        {"type": "content_block_delta", "index": 0, "delta": "text"},
         {"type": "content_block_delta", "index": 7, "delta": {"type": "thinking_delta"}},
     ],
 )

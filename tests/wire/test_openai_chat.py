@@ -54,6 +54,9 @@ REQUEST = ChatRequest(
 )
 
 
+END = data(chunk(choice(0, "stop"))) + DONE
+
+
 def decode(*reads: bytes) -> tuple[list[StreamEvent], BackendError | None]:
     """Return the events of a stream that arrives in these reads, and what broke it."""
     decoder = StreamDecoder()
@@ -227,7 +230,9 @@ def test_nesting_that_no_parser_follows_is_a_protocol_error() -> None:
         ("length", "length"), ("MAX_TOKENS", "length"), ("model_length", "length"),
         ("tool_calls", "tool_calls"), ("TOOL_CALL", "tool_calls"), ("function_call", "tool_calls"),
         ("content_filter", "content_filter"), ("refusal", "content_filter"),
-        ("SAFETY", "content_filter"),
+        ("SAFETY", "content_filter"), ("sensitive", "content_filter"),
+        ("content-filter", "content_filter"), ("ESCALATION", "content_filter"),
+        ("repetition", "length"), ("CONTINUATION", "length"), ("compaction", "stop"),
     ],
 )  # fmt: skip
 def test_the_reason_is_normalized_and_the_upstreams_word_kept(raw: str, reason: Any) -> None:
@@ -237,7 +242,11 @@ def test_the_reason_is_normalized_and_the_upstreams_word_kept(raw: str, reason: 
     assert finish.choices == (ChoiceEnd(0, reason, raw),)
 
 
-@pytest.mark.parametrize("raw", ["error", "ERROR", "abort", "insufficient_system_resource"])
+@pytest.mark.parametrize(
+    "raw",
+    ["error", "ERROR", "abort", "aborted", "cancelled", "canceled", "USER_CANCEL",
+     "insufficient_system_resource", "PUP_LIMITED_DISABLED"],
+)  # fmt: skip
 def test_a_reason_that_means_failure_is_no_finish(raw: str) -> None:
     """An answer that the upstream gave up must not look complete."""
     events, failure = decode(data(delta("half")) + data(chunk(choice(0, raw))) + DONE)
@@ -368,6 +377,73 @@ def test_pieces_of_calls_find_their_call(pieces: list[list[dict[str, Any]]]) -> 
     body = b"".join(data(chunk(choice(tool_calls=calls))) for calls in pieces)
     expected = [("a", "f", "{}"), ("b", "g", "[]")]
     assert called(body + data(chunk(choice(0, "tool_calls"))) + DONE) == expected
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ([("f", '{"x":1}'), ("f", '{"y":1}')], [("f", '{"x":1}'), ("f", '{"y":1}')]),
+        ([("f", '{"x":1}'), (None, '{"y":1}')], [("f", '{"x":1}'), ("f", '{"y":1}')]),
+        ([("f", ""), ("g", ""), (None, "{}")], [("f", "{}"), ("g", "{}")]),
+        ([("f", '{"x":'), ("f", '{"y":1}'), (None, "}")], [("f", '{"x":{"y":1}}')]),
+        ([("f", '{"x":1'), (None, "}"), (None, " ")], [("f", '{"x":1} ')]),
+    ],
+)
+def test_calls_without_ids_at_one_position_are_told_apart(
+    pieces: list[tuple[str | None, str]], expected: list[tuple[str, str]]
+) -> None:
+    """By another name, or because the arguments so far are whole."""
+    calls = [{"index": 0, "function": {"name": n, "arguments": a}} for n, a in pieces]
+    collector = Collector()
+    collector.add(one(b"".join(data(chunk(choice(tool_calls=[call]))) for call in calls) + END))
+    [answered] = collector.answer().choices
+    assert [(call.name, call.arguments) for call in answered.calls] == expected
+    assert len({call.id for call in answered.calls}) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"thinking": "hm"}, {"reasoning_text": "hm", "content": None}, {"thinking": {"text": "hm"}}],
+)
+def test_reasoning_under_other_names_is_reasoning(delta: dict[str, Any]) -> None:
+    """Streamed and whole, and no extra besides."""
+    events = one(data(chunk(choice(**delta))) + data({"choices": [choice(content="a")]}) + END)
+    said = [e for e in events if isinstance(e, ReasoningDelta | TextDelta)]
+    assert said == [ReasoningDelta(0, "hm"), TextDelta(0, "a")]
+    message = {**delta, "content": "a"}
+    document = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    decoder = StreamDecoder()
+    events = [*decoder.feed(json.dumps(document).encode()), *decoder.end()]
+    assert [e for e in events if isinstance(e, ReasoningDelta | TextDelta)] == said
+    assert isinstance(events[-1], Finish)
+    assert events[-1].extras is None
+
+
+def test_parts_of_other_wires_in_content_are_read() -> None:
+    """Text as Responses names it, and images."""
+    url = "data:image/png;base64,AA=="
+    parts = [
+        {"type": "output_text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "b"},
+    ]
+    assert content(data(chunk(choice(content=parts))) + END) == [
+        ImageDelta(0, url),
+        TextDelta(0, "ab"),
+    ]
+
+
+def test_chunks_may_come_a_line_each() -> None:
+    """Without the marks of an event stream; a cut one is no answer."""
+    chunks = [delta("a"), delta("b"), chunk(choice(0, "stop"), usage=usage(1, 2))]
+    lines = [json.dumps(document).encode() for document in chunks]
+    events, failure = decode(b"\n".join(lines))
+    assert failure is None
+    assert [e.text for e in events if isinstance(e, TextDelta)] == ["a", "b"]
+    assert isinstance(events[-1], Finish)
+    assert events[-1].usage == Usage(1, 2)
+    for cut in (b"\n".join(lines[:2]), b"\n".join([*lines[:2], lines[2][:-9]])):
+        assert isinstance(decode(cut)[1], StreamTruncated)
 
 
 def test_the_old_function_call_is_a_tool_call() -> None:

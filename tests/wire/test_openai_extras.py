@@ -127,6 +127,25 @@ def test_a_reason_may_be_implied_where_a_vendor_sends_none() -> None:
     assert finish_of(delta("a"), implied_reason="stop").choices[0].reason == "stop"
 
 
+def test_one_reason_stands_for_all_choices_where_a_vendor_means_it() -> None:
+    """Only by a setting, and only with the counts and the end marker of a whole answer."""
+    said = data(delta("a")) + data(delta("b", 1)) + data(stop())
+    counts = data(chunk(usage=usage(1, 2)))
+    for settings, body, whole in (
+        ({"one_reason": True}, said + counts + DONE, True),
+        ({"one_reason": True}, said + DONE, False),
+        ({"one_reason": True}, said + counts, False),
+        ({}, said + counts + DONE, False),
+    ):
+        decoder = StreamDecoder(**settings)
+        events = [*decoder.feed(body), *decoder.end()]
+        assert (decoder.failure is None) == whole
+        if whole:
+            assert isinstance(events[-1], Finish)
+            ends = [(end.index, end.reason, end.raw_reason) for end in events[-1].choices]
+            assert ends == [(0, "stop", "stop"), (1, "stop", "stop")]
+
+
 def test_an_error_document_without_an_error_field_is_an_error() -> None:
     """Older servers say it by the object's name."""
     decoder = StreamDecoder()

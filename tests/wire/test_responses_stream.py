@@ -439,3 +439,19 @@ def test_a_recorded_answer_is_what_openais_own_reader_finds(
     assert finish.usage.completion_tokens == response["usage"]["output_tokens"]
     spoken = [event for event in events if isinstance(event, CONTENT)]
     assert all(event.index == 0 for event in spoken)
+
+
+def test_reasoning_under_its_first_name_is_reasoning() -> None:
+    """``response.reasoning.delta``, whose pieces may be objects; the whole is not repeated."""
+    thought = {"type": "reasoning", "id": "rs_0"}
+    told = [
+        event("created", response=STARTED),
+        event("output_item.added", 0, item=thought),
+        event("reasoning.delta", 0, content_index=0, delta="Dee"),
+        event("reasoning.delta", 0, content_index=0, delta={"text": "p."}),
+        event("reasoning.done", 0, content_index=0, text="Deep."),
+        event("completed", response={"status": "completed", "output": []}),
+    ]
+    events, failure = read(body(told))
+    assert failure is None
+    assert [e.text for e in events if isinstance(e, ReasoningDelta)] == ["Dee", "p."]

@@ -32,6 +32,11 @@ def read(case: Case) -> Extract:
             _untag(said)
         if settings.get("implied_reason") and said.finish is None:
             said.end({}, settings["implied_reason"])
+    if settings.get("one_reason") and extract.usage and b"[DONE]" in case.body:
+        known = next((said for said in extract.choices.values() if said.raw), None)
+        for said in extract.choices.values():
+            if known is not None and said.finish is None:
+                said.finish, said.raw = known.finish, known.raw
     return extract
 
 

@@ -25,12 +25,14 @@ WORDS = {
 def read(body: bytes, *, stream: bool) -> Extract:
     """Let the client read the answer: message by message, where one stream holds several."""
     extract = Extract()
-    for message in _messages(body) if stream else [body]:
-        _read(message, extract, stream=stream)
+    *answered, last = (_messages(body) if stream else None) or [body]
+    for message in answered:  # the next one has the results of what a program called
+        _read(message, extract, stream=stream, answered=True)
+    _read(last, extract, stream=stream)
     return extract
 
 
-def _read(body: bytes, extract: Extract, *, stream: bool) -> None:
+def _read(body: bytes, extract: Extract, *, stream: bool, answered: bool = False) -> None:
     kind = "text/event-stream" if stream else "application/json"
     content = _named(body) if stream else body
 
@@ -57,7 +59,7 @@ def _read(body: bytes, extract: Extract, *, stream: bool) -> None:
     except anthropic.APIError as error:
         extract.error = _message(error)
     if snapshot is not None:
-        take(extract, snapshot.to_dict(mode="json", warnings=False))
+        take(extract, snapshot.to_dict(mode="json", warnings=False), answered=answered)
 
 
 def _messages(body: bytes) -> list[bytes]:
@@ -85,7 +87,11 @@ def _message(error: anthropic.APIError) -> str:
     return inner["message"] if isinstance(inner, dict) else error.message
 
 
-def take(extract: Extract, message: dict[str, Any]) -> None:
+def _of_a_program(block: dict[str, Any]) -> bool:
+    return bool((block.get("caller") or {}).get("type", "direct") != "direct")
+
+
+def take(extract: Extract, message: dict[str, Any], *, answered: bool = False) -> None:
     """Read a message that is as whole as it got."""
     said = extract.choice()
     for block in message["content"]:
@@ -97,7 +103,7 @@ def take(extract: Extract, message: dict[str, Any]) -> None:
                 said.signatures.append((block["signature"],))
             case "redacted_thinking":
                 said.signatures.append((block["data"],))
-            case "tool_use":
+            case "tool_use" if not (answered and _of_a_program(block)):
                 said.calls.append((block["name"], block["input"]))
             case _:
                 pass

@@ -1,0 +1,45 @@
+"""Single values as upstreams send them: ids, counts and arguments of more than one type."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from backends.types import HalfUsage
+
+_NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError)
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def word(value: Any) -> str | None:
+    """Read an id: a string, or the number that some servers send; empty means absent."""
+    return str(value) if isinstance(value, str | int) and value != "" else None
+
+
+def count(value: Any) -> int | None:
+    """Read a token count. A negative one is kept: the bill has to see it to distrust it."""
+    if value.__class__ is float and value.is_integer():
+        return int(value)
+    return value if value.__class__ is int else None  # a bool is none
+
+
+def half(prompt: int | None, completion: int | None) -> HalfUsage | None:
+    """Return what there is of a report that lacks a count."""
+    return None if prompt is completion is None else HalfUsage(prompt, completion)
+
+
+def json_text(value: Any) -> str:
+    """Read arguments: text, or the object itself that some servers send."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def is_json(payload: bytes) -> bool:
+    """Whether a payload is one JSON document."""
+    try:
+        _decode(payload)
+    except _NOT_READ:
+        return False
+    return True

@@ -166,8 +166,31 @@ def _piece(event: Delta) -> tuple[Any, str]:
     return {name: value for name, value in detail.items() if name != words}, text
 
 
+def _beside_text(events: Iterable[Delta]) -> list[Delta]:
+    """Return events with citations right after the text that came last, or else that comes first.
+
+    Some upstreams tell them before any text, or after what follows it.
+    """
+    found: list[Delta] = []
+    early: list[Delta] = []
+    place: int | None = None
+    for event in events:
+        if isinstance(event, AnnotationDelta):
+            if place is None:
+                early.append(event)
+            else:
+                found.insert(place, event)
+                place += 1
+            continue
+        found.append(event)
+        if isinstance(event, TextDelta) and event.text:
+            found += early
+            early, place = [], len(found)
+    return found + early
+
+
 def _choice(index: int, runs: Iterable[_Run]) -> Choice:
-    events = [run.sum() for run in runs]
+    events = _beside_text(run.sum() for run in runs)
     choice = Choice(index, events=events)
     texts, thoughts, refusals = list[str](), list[str](), list[str]()
     calls: dict[int, tuple[ToolCall, list[str]]] = {}

@@ -148,7 +148,7 @@ _decode_piece = msgspec.json.Decoder(_Piece).decode
 class _Block:
     """What has to be kept of a content block until it ends."""
 
-    __slots__ = ("call", "citations", "image", "pieces", "server", "start")
+    __slots__ = ("call", "citations", "image", "pieces", "server", "start", "words")
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -159,6 +159,8 @@ class _Block:
         self.pieces: list[bytes] = []
         self.server: dict[str, Any] | None = None
         """A call that the upstream makes itself, or its result."""
+        self.words: list[str] = []
+        """The input of such a call."""
 
 
 class ConverseDecoder(AnswerDecoder):
@@ -262,7 +264,8 @@ class ConverseDecoder(AnswerDecoder):
             given = {"toolUseId": server.tool_use_id, "name": server.name}
             given |= {"type": server.type, "status": server.status}
             block.server = {name: value for name, value in given.items() if value is not None}
-            block.server["input" if use else "content"] = "" if use else []
+            if not use:
+                block.server["content"] = []
 
     def _delta(self, index: int, delta: _Delta, events: list[StreamEvent]) -> None:
         if delta.text:
@@ -290,7 +293,7 @@ class ConverseDecoder(AnswerDecoder):
         self, block: _Block, piece: str, events: list[StreamEvent], use: _Named | None = None
     ) -> None:
         if block.server is not None:
-            block.server["input"] = block.server.get("input", "") + piece
+            block.words.append(piece)
             return
         if block.call is None:
             block.call, self._count = self._count, self._count + 1
@@ -320,6 +323,8 @@ class ConverseDecoder(AnswerDecoder):
         if block.call is not None:
             self.calls.end(events, (0, block.call))
         if block.server is not None:
+            if "content" not in block.server:
+                block.server["input"] = "".join(block.words)
             self.extras.setdefault("server_tools", []).append(block.server)
         if block.pieces:
             data = base64.b64encode(b"".join(block.pieces)).decode()

@@ -15,7 +15,7 @@ Place: TypeAlias = tuple[int, int]
 
 
 class _Call:
-    __slots__ = ("custom", "ended", "id", "name", "opened", "said")
+    __slots__ = ("custom", "early", "ended", "id", "name", "opened", "said")
 
     def __init__(self) -> None:
         self.id = ""
@@ -23,6 +23,7 @@ class _Call:
         self.opened = False
         self.ended = False
         self.custom = False
+        self.early: list[str] = []
         self.said = ""
         """Arguments that came before the name; afterwards, the last of those that were sent."""
 
@@ -62,7 +63,7 @@ class ToolCalls:
             call = self._calls[place] = _Call()
         if not call.opened:
             call.id, call.name = call.id or names[0] or "", call.name or names[1] or ""
-            call.said += arguments
+            call.early.append(arguments)
             if call.name:
                 self._open(events, place, call)
         elif arguments:
@@ -100,6 +101,7 @@ class ToolCalls:
             call.id = self._new_id()
         self._ids.add(call.id)
         call.opened = True
+        call.said, call.early = "".join(call.early), []
         events.append(ToolCallDelta(*place, call.id, call.name, call.said, call.custom))
 
 

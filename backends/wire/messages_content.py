@@ -60,6 +60,11 @@ class Blocks:
         """Its arguments so far."""
         self._custom: bool | None = None
         """Of the open call: None of a function, else whether a custom tool's input is whole."""
+        self._begun: set[int] = set()
+        """The calls that were told, by position."""
+        self._spoke = False
+        self._early: list[Any] = []
+        """Citations that came before the text that they are of."""
         self._waiting: dict[int, list[Delta]] = {}
         """Blocks that wait for the open call's end: of calls by position, others below 0."""
 
@@ -81,13 +86,17 @@ class Blocks:
         """Tell the blocks that waited, one after another."""
         waiting, self._waiting = self._waiting, {}
         events = chain.from_iterable(waiting.values())
-        return [told for event in events for told in self._tell(event)]
+        told = [told for event in events for told in self._tell(event)]
+        return told + (self._begin_text() if self._early and self._kind != "text" else [])
 
     def close(self) -> Told:
         """Tell the end of the open block."""
         if not self._kind:
             return []
         rest = [] if self._custom is None else [self._input('"}')]
+        if self._kind == "text" and self._early:
+            rest = [self._citation(one) for one in self._early]
+            self._early = []
         self._kind, self._cited, self._custom = "", False, None
         return [*rest, ("content_block_stop", {"index": self.index})]
 
@@ -112,6 +121,7 @@ class Blocks:
                 return []  # log probabilities, which this wire has not
             case TextDelta() | RefusalDelta():
                 begun = [] if self.takes_text else self._begin_text()
+                self._spoke = True
                 return [*begun, self._part({"type": "text_delta", "text": event.text})]
             case ReasoningDelta():
                 return self._reasoning(event)
@@ -167,6 +177,9 @@ class Blocks:
     def _tool(self, event: ToolCallDelta) -> Told:
         told: Told = []
         if event.call_index != self._call:
+            if event.call_index in self._begun:
+                return told  # whole, and its end was told: only blanks can follow
+            self._begun.add(event.call_index)
             opened = {"type": "tool_use", "id": event.id, "name": event.name}
             told = self._begin("tool_use", {**opened, "input": {}})
             self._call, self._said = event.call_index, []
@@ -185,12 +198,15 @@ class Blocks:
         return self._part({"type": "input_json_delta", "partial_json": text})
 
     def _cite(self, annotations: Iterable[Any]) -> Told:
+        if not self._spoke:
+            self._early += annotations
+            return []
         told = [] if self._kind == "text" else self._begin_text()
-        for annotation in annotations:
-            delta = {"type": "citations_delta", "citation": _citation(annotation)}
-            told.append(self._part(delta))
         self._cited = True  # text from here on is of another block
-        return told
+        return [*told, *(self._citation(annotation) for annotation in annotations)]
+
+    def _citation(self, annotation: Any) -> tuple[str, dict[str, Any]]:
+        return self._part({"type": "citations_delta", "citation": _citation(annotation)})
 
 
 class Content:

@@ -110,7 +110,10 @@ def _own(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, An
 
 
 def _own_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out reasoning that is not Anthropic's: it came from another wire, through us."""
+    """Leave out what came from another wire, through us, and Anthropic refuses.
+
+    That is reasoning that is not its own, and text without words, which only held citations.
+    """
     content = message["content"]
     if message["role"] != "assistant" or isinstance(content, str):
         return message
@@ -119,6 +122,7 @@ def _own_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
         for block in content
         if not (block["type"] == "thinking" and not block.get("signature"))
         and not (block["type"] == "redacted_thinking" and unwrap(block["data"]) is not None)
+        and not (block["type"] == "text" and not block["text"])
     ]
     return message if len(kept) == len(content) else {**message, "content": kept}
 

@@ -228,14 +228,14 @@ class StreamDecoder(AnswerDecoder):
         if delta.images:
             for url in _urls(delta.images):
                 self.say(events, ImageDelta(index, url))
+        if delta.annotations and (
+            notes := [note for note in _list(delta.annotations) if isinstance(note, dict)]
+        ):
+            events.append(AnnotationDelta(index, notes))  # of the text, which calls may follow
         for call in delta.tool_calls or ():
             self._call(events, index, call)
         if delta.function_call is not None:
             self._call(events, index, _ToolCall(function=delta.function_call))
-        if delta.annotations and (
-            notes := [note for note in _list(delta.annotations) if isinstance(note, dict)]
-        ):
-            events.append(AnnotationDelta(index, notes))
 
     def _other_thoughts(self, choices: Any, events: list[StreamEvent]) -> None:
         """Add reasoning under names that few vendors have; in a stream no text stands beside it."""

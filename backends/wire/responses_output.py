@@ -7,7 +7,7 @@ adds. (OpenAI's API reference, Responses streaming events, read 2026-11.)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backends.types import ReasoningDelta, ToolCallDelta
@@ -74,27 +74,37 @@ class Message(Item):
         added = {"content_index": self.part, "part": shown}
         return [*told, ("response.content_part.added", added)]
 
-    def say(self, text: str, logprobs: Any) -> Told:
-        """Tell a piece of the open part."""
+    def say(self, text: str, tokens: list[dict[str, Any]]) -> Told:
+        """Tell a piece of the open part; ``tokens`` are its log probabilities."""
         part = self._parts[-1]
         self.pieces.append(text)
         fields: dict[str, Any] = {"content_index": self.part, "delta": text}
         if "refusal" in part:
             return [("response.refusal.delta", fields)]
-        fields["logprobs"] = tokens_of(logprobs)
-        part["logprobs"].extend(fields["logprobs"])
+        fields["logprobs"] = tokens
+        part["logprobs"].extend(tokens)
         return [("response.output_text.delta", fields)]
 
-    def annotate(self, annotation: Mapping[str, Any]) -> Told:
-        """Tell a citation, flat as this wire has it."""
+    def length(self, part: int) -> int:
+        """Return how many characters a part of text has that has ended."""
+        return len(self._parts[part]["text"])
+
+    def annotate(self, annotation: Mapping[str, Any], part: int, before: int) -> Told:
+        """Tell a citation of a part of text, flat as this wire has it.
+
+        ``before`` characters of the answer's text precede the part; here it is counted from there.
+        """
         flat = dict(annotation)
         if isinstance(cited := flat.pop("url_citation", None), dict):
             flat = {"type": "url_citation", **cited}
         if flat.get("type") == "url_citation":
             flat = {"title": "", "url": "", "start_index": 0, "end_index": 0, **flat}
-        annotations = self._parts[-1]["annotations"]
+            for name in ("start_index", "end_index"):
+                if isinstance(flat[name], int):
+                    flat[name] = max(0, flat[name] - before)
+        annotations = self._parts[part]["annotations"]
         annotations.append(flat)
-        place = {"content_index": self.part, "annotation_index": len(annotations) - 1}
+        place = {"content_index": part, "annotation_index": len(annotations) - 1}
         return [("response.output_text.annotation.added", {**place, "annotation": flat})]
 
     def end(self) -> Told:
@@ -137,6 +147,10 @@ class Message(Item):
         }
 
 
+TextPart = tuple[Message, int, int]
+"""A part of text by message and place, and how many characters of text precede it."""
+
+
 class Thought(Item):
     """Reasoning: summaries, text, and what a vendor wants back."""
 
@@ -160,8 +174,7 @@ class Thought(Item):
             data = self._fields.get("encrypted_content") or ""
             self._fields["encrypted_content"] = data + str(detail.get("data") or "")
             return []
-        field = WORDS.get(str(detail.get("type")))
-        text = detail.get(field) if field else None
+        field, text = WORDS.get(str(detail.get("type"))), thoughts_text(detail)
         if field is None or not isinstance(text, str) or not text:
             return []
         told = self._open(field, detail.get("index"))
@@ -318,6 +331,26 @@ def _key(detail: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return what pieces of one item share."""
     name = detail.get("id")
     return detail.get("format"), detail.get("index") if name is None else name
+
+
+def cite(early: list[Mapping[str, Any]], texts: Sequence[TextPart]) -> Iterator[tuple[Item, Told]]:
+    """Yield what tells each citation, of the part of text in which it begins.
+
+    Where there is no text yet, citations stay in ``early``.
+    """
+    while early and texts:
+        entry = early.pop(0)
+        link = entry.get("url_citation")
+        start = link.get("start_index") if isinstance(link, dict) else None
+        fit = (text for text in reversed(texts) if not isinstance(start, int) or text[2] <= start)
+        message, part, before = next(fit, texts[0])
+        yield message, message.annotate(entry, part, before)
+
+
+def thoughts_text(detail: Mapping[str, Any]) -> Any:
+    """Return the words of a detail of reasoning, if it has any."""
+    field = WORDS.get(str(detail.get("type")))
+    return detail.get(field) if field else None
 
 
 def tokens_of(logprobs: Any) -> list[dict[str, Any]]:

@@ -32,15 +32,19 @@ from backends.types import (
     ToolCallDelta,
     Usage,
 )
-from backends.wire.openai_reply import encode_error, usd
+from backends.wire.openai_reply import encode_error
+from backends.wire.responses_frame import frame_of, usage_body
 from backends.wire.responses_output import (
     Call,
     CustomCall,
     Image,
     Item,
     Message,
+    TextPart,
     Thought,
+    cite,
     thoughts_of,
+    thoughts_text,
     tokens_of,
 )
 
@@ -48,26 +52,6 @@ __all__ = ["ResponsesEncoder", "encode_answer", "encode_error"]
 
 _encode = msgspec.json.Encoder().encode
 _TEXT: Final = b"event: response.output_text.delta\ndata: "
-_ECHOED: Final[Mapping[str, Any]] = {
-    "instructions": None,
-    "max_output_tokens": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "prompt_cache_key": None,
-    "reasoning": None,
-    "safety_identifier": None,
-    "service_tier": None,
-    "temperature": None,
-    "tool_choice": "auto",
-    "top_logprobs": 0,
-    "top_p": None,
-    "truncation": "disabled",
-    "user": None,
-    "frequency_penalty": None,
-    "presence_penalty": None,
-}
-"""What a response repeats of its request, and what it says where the request was silent."""
-
 _INCOMPLETE: Final[Mapping[FinishReason, str]] = {
     "length": "max_output_tokens",
     "content_filter": "content_filter",
@@ -80,7 +64,7 @@ class ResponsesEncoder:
     def __init__(self, head: AnswerHead, request: ChatRequest) -> None:
         """Prepare what every response repeats."""
         self._head = head
-        self._body = _frame(head, request)
+        self._body = frame_of(head, request)
         self._number = 0
         self._opened = False
         self._items: list[Item] = []
@@ -93,6 +77,14 @@ class ResponsesEncoder:
         self._pieces: list[str] = []
         self._tokens = bool(request.params.get("logprobs"))
         """Whether texts have log probabilities: asked for, or seen."""
+        self._texts: list[TextPart] = []
+
+        self._halves: list[dict[str, Any]] = []
+        """Log probabilities that came before the text that they are of, or beside a call."""
+
+        self._early: list[Mapping[str, Any]] = []
+        """Citations that came before any text."""
+
         self._choice = -1
         """The one that is written: the first that spoke. A response has no others."""
 
@@ -119,25 +111,26 @@ class ResponsesEncoder:
     def _write(self, event: Delta) -> bytes:
         """Return what an event of the choice becomes."""
         match event:
+            case TextDelta() if not event.text and not isinstance(self._open, Message):
+                self._halves += tokens_of(event.logprobs)
+                return b""
             case TextDelta() if not event.text and not tokens_of(event.logprobs):
-                return b""  # of a refusal, whose parts have none on this wire
+                return b""
             case TextDelta():
+                tokens = [*self._halves, *tokens_of(event.logprobs)]
+                self._halves = []
                 out, message = self._message("output_text")
-                out += self._told(message, message.say(event.text, event.logprobs))
+                out += self._told(message, message.say(event.text, tokens))
                 self._tokens = self._tokens or event.logprobs is not None
                 if not self._tokens and not self._choice:
                     self._prefix, self._pieces = _text_prefix(message), message.pieces
                 return out
             case RefusalDelta():
                 out, message = self._message("refusal")
-                return out + self._told(message, message.say(event.text, None))
+                return out + self._told(message, message.say(event.text, []))
             case AnnotationDelta():
-                out, message = self._message("output_text")
-                return out + b"".join(
-                    self._told(message, message.annotate(entry))
-                    for entry in event.annotations
-                    if isinstance(entry, dict)
-                )
+                self._early += [entry for entry in event.annotations if isinstance(entry, dict)]
+                return b"".join(self._told(*cited) for cited in cite(self._early, self._texts))
             case ReasoningDelta():
                 return self._thought(event)
             case MessageStart():
@@ -180,7 +173,7 @@ class ResponsesEncoder:
             "output": [item.body(None if item.ended else "incomplete") for item in self._items],
         }
         if usage is not None and cost is not None:
-            body["usage"] = _usage(usage, cost)
+            body["usage"] = usage_body(usage, cost)
         return out + self._event("response.failed", {"response": body, "error": error})
 
     def waiting(self) -> list[ToolCallDelta]:
@@ -190,7 +183,10 @@ class ResponsesEncoder:
     def flush(self, reason: FinishReason) -> bytes:
         """Close what is open, and send the calls that waited."""
         status = "incomplete" if reason in _INCOMPLETE else None
-        out = self._close(status)
+        out = b""
+        if self._early:
+            out, _ = self._message("output_text")
+        out += self._close(status)
         if self._call is not None:
             out += self._end_call(status)
         while self._waiting:
@@ -208,7 +204,7 @@ class ResponsesEncoder:
             "incomplete_details": {"reason": why} if why else None,
             "completed_at": None if why else self._head.created_s,
             "output": [item.body() for item in self._items],
-            "usage": _usage(usage, cost),
+            "usage": usage_body(usage, cost),
         }
         return body | ({"provider_extras": {self._head.provider: extras}} if extras else {})
 
@@ -260,24 +256,34 @@ class ResponsesEncoder:
             message = Message(self._name("msg"))
             out += self._begin(message)
         self._prefix = b""
-        return out + self._told(message, message.need(part)), message
+        out += self._told(message, message.need(part))
+        last = self._texts[-1] if self._texts else None
+        if part == "output_text" and (last is None or last[:2] != (message, message.part)):
+            before = 0 if last is None else last[2] + last[0].length(last[1])
+            self._texts.append((message, message.part, before))
+            out += b"".join(self._told(*cited) for cited in cite(self._early, self._texts))
+        return out, message
 
     def _thought(self, event: ReasoningDelta) -> bytes:
         out = b""
         for detail in thoughts_of(event):
             thought = self._open
             if not isinstance(thought, Thought) or not thought.takes(detail):
-                out += self._close()
                 name = detail.get("id")
-                thought = Thought(
-                    name if name and isinstance(name, str) else self._name("rs"), detail
-                )
+                name = name if name and isinstance(name, str) else ""
+                known = next((item for item in self._items if item.id == name), None)
+                if isinstance(known, Thought) and not thoughts_text(detail):
+                    known.say(detail)  # it is over: the last event has what came late for it
+                    continue
+                out += self._close()
+                thought = Thought(name if name and known is None else self._name("rs"), detail)
                 out += self._begin(thought)
             out += self._told(thought, thought.say(detail))
         return out
 
     def _piece(self, event: ToolCallDelta) -> bytes:
         """Send a piece of the call that is open; others wait for its end."""
+        self._halves = []
         known = self._calls.get(event.call_index)
         if known is None:
             self._waiting.setdefault(event.call_index, []).append(event)
@@ -327,50 +333,3 @@ def _text_prefix(message: Message) -> bytes:
     fields = {"type": "response.output_text.delta", **where}
     rest = _encode(fields | {"content_index": message.part, "logprobs": []})
     return _TEXT + rest[:-1] + b',"sequence_number":'
-
-
-def _frame(head: AnswerHead, request: ChatRequest) -> dict[str, Any]:
-    """Return what a response says before anything of the answer is known."""
-    asked = request.native.body if request.native is not None else {}
-    echoed = {k: v if asked.get(k) is None else asked[k] for k, v in _ECHOED.items()}
-    config = asked.get("text") or {}
-    tool = {"name": "", "description": None, "parameters": None, "strict": None}
-    return {
-        "id": head.id,
-        "object": "response",
-        "created_at": head.created_s,
-        "completed_at": None,
-        "status": "in_progress",
-        "background": False,
-        "error": None,
-        "incomplete_details": None,
-        "model": head.model,
-        "provider": head.provider,
-        "output": [],
-        "previous_response_id": None,
-        "store": False,
-        "text": {**config, "format": config.get("format") or {"type": "text"}},
-        "tools": [{**tool, **given} for given in asked.get("tools") or ()],
-        "usage": None,
-        **echoed,
-    }
-
-
-def _usage(usage: Usage, cost: Cost) -> dict[str, Any]:
-    return {
-        "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {
-            "cached_tokens": usage.cached_tokens or 0,
-            "cache_write_tokens": usage.cache_write_tokens or 0,
-        },
-        "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "cost": usd(cost.charge_nanodollars),
-        "is_byok": False,
-        "cost_details": {
-            "upstream_inference_cost": usd(cost.upstream_nanodollars),
-            "upstream_inference_input_cost": usd(cost.upstream_prompt_nanodollars),
-            "upstream_inference_output_cost": usd(cost.upstream_completion_nanodollars),
-        },
-    }

@@ -333,6 +333,8 @@ def _item(item: Mapping[str, Any]) -> dict[str, Any] | None:
             return None
         for name in ("signature", "status"):  # the second is told in answers, and never taken
             made.pop(name, None)
+        if not made.get("encrypted_content") and not made.get("content"):
+            return None  # an upstream would look its id up, and nothing is stored there
     if is_ours(made.get("id")):
         del made["id"]
         made.pop("status", None)

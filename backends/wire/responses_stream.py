@@ -30,7 +30,7 @@ from backends.wire.details import OPENAI
 from backends.wire.failure import stream_error
 from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
-from backends.wire.values import json_text, word
+from backends.wire.values import count, json_text, word
 
 Place: TypeAlias = int | str | None
 """Where an item stands: its ``output_index``, or its id where a server gives no index."""
@@ -81,8 +81,6 @@ class ResponsesDecoder(AnswerDecoder):
         self._places: dict[str, list[Place]] = {}
         self._entries: dict[tuple[Place, str, int], int] = {}
         self._over: set[Place] = set()
-        self._latest = ""
-        """The type of the item that began last."""
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
@@ -140,9 +138,8 @@ class ResponsesDecoder(AnswerDecoder):
         if place not in self._ids:
             self._ids[place] = None
             kind, phase = str(item.get("type")), word(item.get("phase"))
-            if kind == "message" and (phase or self._latest == kind):
+            if kind == "message" and (phase or self._places.get(kind)):
                 events.append(MessageStart(0, phase))
-            self._latest = kind
             self._places.setdefault(kind, []).append(place)
         self._ids[place] = self._ids[place] or word(item.get("id"))
         if (kind := str(item.get("type"))) in _CALLS:
@@ -185,6 +182,15 @@ class ResponsesDecoder(AnswerDecoder):
             for _, annotation in _entries(entry.get("annotations"))[self._said.get(key, 0) :]:
                 self._annotate(events, key, _Event(annotation=annotation))
 
+    def _before(self, key: tuple[Place, str, int]) -> int:
+        """Return how many characters of text precede a part."""
+        before = 0
+        for other, length in self._said.items():
+            if other == key:
+                break
+            before += length if other[1] == "text" else 0
+        return before
+
     def _part(self, events: list[StreamEvent], place: Place, part: int) -> None:
         """Another part of a message begins, unless it has."""
         key = (place, "part", part)
@@ -211,6 +217,10 @@ class ResponsesDecoder(AnswerDecoder):
         self._said[key] = self._said.get(key, 0) + 1
         if annotation.get("type") == "url_citation" and "url_citation" not in annotation:
             fields = {name: value for name, value in annotation.items() if name != "type"}
+            before = self._before((key[0], "text", key[2]))
+            for name in ("start_index", "end_index"):
+                if count(fields.get(name)) is not None:
+                    fields[name] += before  # told by the part's text; ours, by the answer's
             annotation = {"type": "url_citation", "url_citation": fields}
         events.append(AnnotationDelta(0, [annotation]))
 

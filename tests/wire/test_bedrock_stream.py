@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -484,3 +485,17 @@ def test_a_recorded_answer_that_breaks_off_never_looks_complete(case: Path) -> N
         events, failure = play(body[:offset])
         assert isinstance(failure, StreamTruncated)
         assert events == whole[: len(events)]
+
+
+def test_what_comes_in_many_pieces_costs_as_much_as_it_is_long() -> None:
+    """Input of a server's tool, and of a call whose name comes last: a worker stands still else."""
+
+    def spent_s(start: dict[str, Any], count: int) -> float:
+        body = begun(0, **start) + delta(0, toolUse={"input": "x"}) * count
+        began = time.process_time()
+        ConverseDecoder().feed(body)
+        return time.process_time() - began
+
+    for start in ({"toolUse": {"toolUseId": "s", "type": "server_tool_use"}}, {"toolUse": {}}):
+        few = min(spent_s(start, 20_000) for _ in range(3))
+        assert min(spent_s(start, 200_000) for _ in range(2)) < 40 * few

@@ -117,7 +117,14 @@ def answers(draw: st.DrawFn, *, cut: bool = False) -> list[Delta]:
         place = begun.setdefault(number, len(begun))
         names = (f"call_{place}", "f") if first else (None, None)
         events.append(ToolCallDelta(0, place, *names, left[number].pop(0), custom[number]))
-    return events
+    # Citations that come apart from their text have tests of their own: a stream is late for them.
+    kept: list[Delta] = []
+    for event in events:
+        if not isinstance(event, AnnotationDelta) or isinstance(
+            kept[-1] if kept else None, TextDelta | AnnotationDelta
+        ):
+            kept.append(event)
+    return kept
 
 
 def collected(events: list[Delta], reason: FinishReason, batch: int = 1) -> ChatAnswer:
@@ -259,3 +266,119 @@ def test_parts_of_a_message_of_responses_stay_apart() -> None:
         ("content_part.added", 1),
         ("output_text.delta", 1),
     ]
+
+
+LINK = {"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "A"}}
+
+
+def link(start: int, end: int) -> AnnotationDelta:
+    """A citation of so many characters of the answer's text."""
+    place = {**LINK["url_citation"], "start_index": start, "end_index": end}
+    return AnnotationDelta(0, [{"type": "url_citation", "url_citation": place}])
+
+
+EARLY = [link(0, 2), TextDelta(0, "so"), TextDelta(0, " it is")]
+LATE = [
+    TextDelta(0, "so it is"),
+    ReasoningDelta(0, "", [{"type": "reasoning.encrypted", "data": "c2ln", "index": 0}]),
+    link(0, 2),
+]
+
+
+@pytest.mark.parametrize("events", [EARLY, LATE])
+def test_citations_that_come_apart_from_their_text_are_of_it_all_the_same(
+    events: list[Delta],
+) -> None:
+    """Before any text, or after what follows it: an upstream's order is not the text's."""
+    answer = collected(events, "stop")
+    content = json.loads(MESSAGES.whole(HEAD, REQUEST, answer, USAGE, COST))["content"]
+    assert [(b["text"], len(b["citations"])) for b in content if b["type"] == "text"] == [
+        ("so it is", 1)
+    ]
+    bodies = [
+        json.loads(RESPONSES.whole(HEAD, asking(), answer, USAGE, COST)),
+        documents(stream(events))[-1]["response"],
+    ]
+    for body in bodies:
+        [said] = [item for item in body["output"] if item["type"] == "message"]
+        [part] = said["content"]
+        assert (part["text"], [c["end_index"] for c in part["annotations"]]) == ("so it is", [2])
+
+
+def test_a_message_streams_early_citations_with_the_text_that_they_are_of() -> None:
+    """At the end of its block; where no text ever comes, in one of their own."""
+    assert [(b["text"], len(b["citations"])) for b in message(sent(*EARLY))] == [("so it is", 1)]
+    assert [(b["text"], len(b["citations"])) for b in message(sent(link(0, 0)))] == [("", 1)]
+
+
+def test_a_citation_counts_from_its_own_part_in_responses_and_from_the_answer_elsewhere() -> None:
+    """There and back: what an upstream of that wire says of its second message is of that."""
+    events = [TextDelta(0, "12345"), link(1, 3), PartStart(0), TextDelta(0, "678"), link(5, 7)]
+    body = documents(stream(events))[-1]["response"]
+    [said] = body["output"]
+    spans = [
+        (c["start_index"], c["end_index"]) for part in said["content"] for c in part["annotations"]
+    ]
+    assert spans == [(1, 3), (0, 2)]
+    document = {"id": "r", "object": "response", "status": "completed", "output": body["output"]}
+    decoder = ResponsesDecoder()
+    again = [*decoder.feed(json.dumps(document).encode()), *decoder.end()]
+    links = [
+        (entry["url_citation"]["start_index"], entry["url_citation"]["end_index"])
+        for event in again
+        if isinstance(event, AnnotationDelta)
+        for entry in event.annotations
+    ]
+    assert links == [(1, 3), (5, 7)]
+
+
+def test_messages_around_what_is_not_shown_stay_apart() -> None:
+    """A search of the vendor's own between them is no item of ours."""
+    said = {"type": "message", "role": "assistant"}
+    output = [
+        {**said, "id": "m1", "content": [{"type": "output_text", "text": "I look."}]},
+        {"type": "web_search_call", "id": "ws", "status": "completed"},
+        {**said, "id": "m2", "content": [{"type": "output_text", "text": "Found."}]},
+    ]
+    document = {"id": "r", "object": "response", "status": "completed", "output": output}
+    decoder = ResponsesDecoder()
+    events = [*decoder.feed(json.dumps(document).encode()), *decoder.end()]
+    body = documents(stream([e for e in events if isinstance(e, DELTAS)]))[-1]["response"]
+    assert [item["content"][0]["text"] for item in body["output"]] == ["I look.", "Found."]
+
+
+def test_blanks_after_the_end_of_a_call_open_no_other() -> None:
+    """Some servers send a line's end for a call after the next one has begun."""
+    events = [
+        ToolCallDelta(0, 0, "c0", "f", "{}"),
+        ToolCallDelta(0, 1, "c1", "g", "{}"),
+        ToolCallDelta(0, 0, None, None, "\n"),
+    ]
+    assert [block["id"] for block in message(sent(*events))] == ["c0", "c1"]
+    answer = collected(list(events), "tool_calls")
+    content = json.loads(MESSAGES.whole(HEAD, REQUEST, answer, USAGE, COST))["content"]
+    assert [block["id"] for block in content] == ["c0", "c1"]
+
+
+def test_log_probabilities_of_a_call_make_no_message() -> None:
+    """Servers such as vLLM send them beside each piece, and Responses has no place for them."""
+    tokens = TextDelta(0, "", {"content": [TOKEN]})
+    events = [
+        *(tokens, ToolCallDelta(0, 0, "c0", "f", '{"a"')),
+        *(tokens, ToolCallDelta(0, 0, None, None, ":1}"), tokens),
+    ]
+    body = documents(stream(events))[-1]["response"]
+    assert [item["type"] for item in body["output"]] == ["function_call"]
+
+
+def test_what_comes_late_for_an_item_of_reasoning_makes_no_second_one() -> None:
+    """Its encrypted part may be told with the last event only; an id names one item."""
+    named = {"format": OPENAI, "id": "rs_1"}
+    events = [
+        ReasoningDelta(0, "hm", [{"type": "reasoning.summary", "summary": "hm", **named}]),
+        TextDelta(0, "so"),
+        ReasoningDelta(0, "", [{"type": "reasoning.encrypted", "data": "c2VjcmV0", **named}]),
+    ]
+    body = documents(stream(events))[-1]["response"]
+    assert [item["type"] for item in body["output"]] == ["reasoning", "message"]
+    assert body["output"][0]["encrypted_content"] == "c2VjcmV0"

@@ -1,6 +1,7 @@
 """Vendors of OpenAI-like APIs: a file of data each, and no code.
 
-A file is ``NAME.toml``; its keys are the fields of ``Vendor``. Adding a vendor is adding a file.
+A file is ``NAME.toml``; its keys are the fields of ``Vendor`` and of ``Form``, which it inherits.
+Adding a vendor is adding a file. ``docs/add-a-backend.md`` has all keys in a table.
 """
 
 from __future__ import annotations

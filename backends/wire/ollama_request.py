@@ -41,7 +41,7 @@ def encode_request(
         window: the context to load the model with, tokens; None for the server's default.
 
     Raises:
-        Unsupported: an image is no ``data:`` URL, or arguments are no object.
+        Unsupported: an image is no ``data:`` URL, arguments are no object, or a tool is custom.
     """
     params = request.params
     options = {there: params[here] for here, there in _NAMES.items() if here in params}
@@ -58,7 +58,7 @@ def encode_request(
         "options": options,
     }
     if tools := params.get("tools"):
-        body["tools"] = tools
+        body["tools"] = [_tool(tool) for tool in tools]
     form = params.get("response_format")
     if form is not None and form["type"] != "text":
         body["format"] = _format(form)
@@ -102,6 +102,12 @@ def _messages(messages: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
             turn["tool_calls"] = [_call(call, names) for call in calls]
         written.append(turn)
     return written
+
+
+def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    if tool["type"] != "function":
+        raise Unsupported(f"'tools': the type {tool['type']!r} is not offered here")
+    return tool
 
 
 def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -8,11 +8,40 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from backends.base import Backend
 from backends.collect import Collector
+from backends.errors import Unsupported
 from backends.types import ChoiceEnd, Finish, ResponseStart
-from tests.contracts.backend_contract import BackendContract, Case, Rig, everything, texts
+from tests.contracts.backend_contract import (
+    BackendContract,
+    Case,
+    Rig,
+    everything,
+    replace_request,
+    texts,
+)
 from tests.upstream import Exchange, Script, Upstream, replies, serving
+
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}},
+    {"type": "function", "function": {"name": "lamp"}},
+]
+"""One with what is usual, one with what is sure to be there."""
+
+CUSTOM: dict[str, Any] = {"type": "custom", "custom": {"name": "sql"}}
+_CALL = {"name": "clock", "arguments": '{"zone": "UTC"}'}
+CALLED: tuple[dict[str, Any], ...] = (
+    {"role": "user", "content": "What time is it?"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "call_1", "type": "function", "function": _CALL}],
+    },
+    {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
+)
+"""A conversation in which a tool was called."""
 
 
 class ForeignContract(BackendContract):
@@ -90,6 +119,28 @@ class ForeignContract(BackendContract):
             claimed = rig.backend.capabilities.fields
         assert claimed is not None
         assert "n" not in claimed
+
+    async def test_tools_reach_the_upstream_where_they_are_claimed(self) -> None:
+        """Functions by name, and of earlier turns the calls and their results."""
+        async with self.asking(self._answers) as (backend, upstream):
+            claimed = backend.capabilities.fields
+            if claimed is None or "tools" not in claimed:
+                pytest.skip("it claims no tools")
+            await everything(backend, replace_request(messages=CALLED, params={"tools": TOOLS}))
+        body = json.dumps(upstream.requests[0].json(), ensure_ascii=False)
+        assert all(word in body for word in ("clock", "lamp", "UTC", "noon"))
+
+    async def test_a_tool_of_a_type_that_is_not_claimed_is_refused(self) -> None:
+        """It comes where the caller allows fields to be dropped, and is no fault of ours."""
+        async with self.asking(self._answers) as (backend, _):
+            claimed = backend.capabilities.fields
+            if claimed is None or "tools" not in claimed or "tools.custom" in claimed:
+                pytest.skip("it claims no tools, or all")
+            with pytest.raises(Unsupported):
+                await everything(backend, replace_request(params={"tools": [CUSTOM]}))
+
+    async def _answers(self, exchange: Exchange) -> None:
+        await self._play(Case(), exchange)
 
     async def _play(self, case: Case, exchange: Exchange) -> None:
         if case.fail == "status":

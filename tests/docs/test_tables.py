@@ -56,7 +56,7 @@ def shown(default: Any) -> str:
         return "`true`" if default else "`false`"
     if isinstance(default, int | float | Decimal):
         return f"`{default:f}`".replace(".000000", "")
-    if isinstance(default, tuple):
+    if isinstance(default, tuple | frozenset):
         return "`[]`"
     return f"`{default}`"
 

@@ -259,8 +259,10 @@ class MessagesDecoder(AnswerDecoder):
 
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; after a pause it was another message, of which more is missing."""
+        dropped = self._dropped
         super()._drop(payload, error, events)
-        self.closed = False
+        if self._dropped > dropped:  # not mended
+            self.closed = False
 
     def _call(self, block: _Block, arguments: str, events: list[StreamEvent]) -> None:
         """A call for the client begins."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
+from backends.errors import StreamTruncated
 from backends.types import ChoiceEnd, Finish, Usage
 from backends.wire.messages_stream import MessagesDecoder
 from tests.anthropic_wire import block, end, event, start, text
@@ -42,3 +45,11 @@ def test_a_report_before_them_is_none_of_them() -> None:
     again = [start(), *block(0, BY_PROGRAM, PIECE)]
     last = [event("message_delta", delta={"stop_reason": "tool_use"}), event("message_stop")]
     assert ended(*STREAM, *again, *last).usage is None
+
+
+@pytest.mark.parametrize("after", [event("ping", index=None), b""])
+def test_a_null_in_the_last_event_breaks_nothing(after: bytes) -> None:
+    """Only what cannot be read at all may have been the beginning of another message."""
+    stream = [*STREAM[:-1], event("message_stop", index=None), after]
+    assert ended(*stream).usage == Usage(5, 60)
+    assert isinstance(feed(MessagesDecoder(), *stream, STREAM[0][:40])[1], StreamTruncated)

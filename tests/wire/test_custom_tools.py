@@ -9,11 +9,13 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from backends.types import ChatRequest, Delta, ToolCallDelta
+from backends.collect import Collector
+from backends.types import ChatRequest, Cost, Delta, ToolCallDelta, Usage
 from backends.wire import openai_request, responses_request
 from backends.wire.checks import InvalidRequest
 from backends.wire.openai_chat import StreamDecoder
 from backends.wire.openai_reply import ChunkEncoder
+from backends.wire.responses_reply import encode_answer
 from backends.wire.responses_stream import ResponsesDecoder
 from policies.charging import content_bytes
 from tests.wire.plain import chat, feed, sse
@@ -226,6 +228,48 @@ def test_a_cut_input_is_incomplete() -> None:
     """A client must not run it."""
     output = documents(stream(EVENTS[:2], "length"))[-1]["response"]["output"]
     assert output[0]["status"] == "incomplete"
+
+
+def cut_chat() -> bytes:
+    """Two calls, and the limit in the second."""
+    calls = [
+        piece(index=i, id=f"c{i}", type="custom", custom={"name": "patch", "input": TEXT[:5]})
+        for i in (0, 1)
+    ]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
+    return sse(*calls, end) + b"data: [DONE]\n\n"
+
+
+def cut_response(**last: str) -> bytes:
+    """The same, whole; ``last`` is said of the second."""
+    items = [ITEM | {"call_id": "c0", "input": TEXT[:5]}]
+    items.append(items[0] | {"id": "ctc_2", "call_id": "c1"} | last)
+    why = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    return json.dumps({"id": "r", "output": items} | why).encode()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "body", "statuses"),
+    [
+        (StreamDecoder, cut_chat(), ["completed", "incomplete"]),
+        (ResponsesDecoder, cut_response(status="incomplete"), ["completed", "incomplete"]),
+        (ResponsesDecoder, cut_response(), ["completed", "completed"]),
+    ],
+)
+def test_an_input_that_an_upstream_cut_is_incomplete(
+    decoder: Any, body: bytes, statuses: list[str]
+) -> None:
+    """The last call of an answer that hit its limit, unless the upstream says that it is whole."""
+    events, failure = feed(decoder(), body)
+    assert failure is None
+    deltas = [event for event in events if isinstance(event, ToolCallDelta)]
+    streamed = documents(stream(deltas, "length"))[-1]["response"]["output"]
+    collector = Collector()
+    collector.add(events)
+    whole = encode_answer(HEAD, asking(), collector.answer(), Usage(1, 1), Cost(0))
+    for output in (streamed, json.loads(whole)["output"]):
+        assert [item["status"] for item in output] == statuses
+        assert [item["input"] for item in output] == [TEXT[:5]] * 2
 
 
 def test_a_client_of_messages_gets_an_object_with_the_text() -> None:

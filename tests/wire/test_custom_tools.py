@@ -10,15 +10,24 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from backends.collect import Collector
+from backends.errors import RequestRejected
 from backends.types import ChatRequest, Cost, Delta, ToolCallDelta, Usage
-from backends.wire import openai_request, responses_request
+from backends.wire import (
+    bedrock_request,
+    cohere_request,
+    gemini_request,
+    messages_request,
+    ollama_request,
+    openai_request,
+    responses_request,
+)
 from backends.wire.checks import InvalidRequest
 from backends.wire.openai_chat import StreamDecoder
 from backends.wire.openai_reply import ChunkEncoder
 from backends.wire.responses_reply import encode_answer
 from backends.wire.responses_stream import ResponsesDecoder
 from policies.charging import content_bytes
-from tests.wire.plain import chat, feed, sse
+from tests.wire.plain import TOOL, chat, feed, sse
 from tests.wire.test_messages_reply import message, sent
 from tests.wire.test_responses_reply import HEAD, asking, documents, stream
 
@@ -40,6 +49,14 @@ EVENTS: list[Delta] = [
     ToolCallDelta(0, 0, None, None, "", custom=True),
     ToolCallDelta(0, 1, "call_2", "look", '{"a":1}'),
 ]
+USER = {"role": "user", "content": "hi"}
+FUNCTIONS_ONLY = (
+    bedrock_request,
+    cohere_request,
+    gemini_request,
+    messages_request,
+    ollama_request,
+)
 
 
 def responses(**fields: Any) -> ChatRequest:
@@ -95,12 +112,32 @@ def test_a_turn_with_a_call_and_its_output_goes_across() -> None:
         chat(tools=[NESTED]),
         responses(tools=[FLAT]),
         chat({"role": "assistant", "tool_calls": [CALL]}),
+        chat(tools=[TOOL], tool_choice={"type": "custom", "custom": {"name": "patch"}}),
         responses(input=[CALL_ITEM]),
     ],
 )
 def test_an_endpoint_must_honor_them_by_name(request_: ChatRequest) -> None:
     """Tools that take no JSON are more than tools."""
-    assert request_.required == {"tools", "tools.custom"}
+    assert request_.required - {"tool_choice"} == {"tools", "tools.custom"}
+
+
+@pytest.mark.parametrize("call", [CALL, {"id": "call_1", "type": "new", "new": {"name": "patch"}}])
+@pytest.mark.parametrize("wire", FUNCTIONS_ONLY, ids=lambda wire: wire.__name__.split(".")[-1])
+def test_a_wire_without_them_is_told_of_no_nameless_call(wire: Any, call: Any) -> None:
+    """What is no call of a function is refused by name."""
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "ok"}
+    asked = chat(USER, {"role": "assistant", "content": None, "tool_calls": [call]}, result)
+    with pytest.raises(RequestRejected, match=r"'tool_calls'.*'patch'.*functions only"):
+        wire.encode_request(asked, model="up")
+
+
+@pytest.mark.parametrize("wire", [bedrock_request, cohere_request, messages_request])
+@pytest.mark.parametrize("kind", ["custom", "allowed_tools"])
+def test_a_wire_without_them_is_told_of_no_nameless_choice(wire: Any, kind: str) -> None:
+    """Nor is a choice that it cannot say another one."""
+    asked = chat(USER, tools=[TOOL], tool_choice={"type": kind, kind: {"name": "patch"}})
+    with pytest.raises(RequestRejected, match=f"'tool_choice'.*'{kind}'"):
+        wire.encode_request(asked, model="up")
 
 
 @pytest.mark.parametrize(

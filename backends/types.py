@@ -192,7 +192,8 @@ class PartStart(msgspec.Struct, frozen=True, gc=False):
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of one tool call. ``id`` and ``name`` come with the first piece only.
 
-    Arguments of a ``custom`` tool of OpenAI's are any text: an empty piece says that it is whole.
+    Arguments of a ``custom`` tool of OpenAI's are any text: an empty piece says that it is whole,
+    and is missing where it was cut.
     """
 
     index: int

@@ -21,9 +21,14 @@ NEVER_DROPPED = frozenset(
         "embeddings.input",
         "completions.prompt",
         "completions.suffix",
+        "tools.custom",
     }
 )
-"""What is asked, and parts of a prompt: without them it would be another question."""
+"""What is asked, and parts of a prompt: without them it would be another question.
+
+A tool of another type than functions cannot be left out of ``tools`` like a field: calls of it may
+stand in the conversation, and an answer without it is no answer.
+"""
 
 
 def build() -> Policy:

@@ -18,6 +18,7 @@ import msgspec
 from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
+from backends.wire.custom_tools import chosen_function, function_of
 from backends.wire.details import ANTHROPIC, merge_details
 
 FIELDS: Final = frozenset(
@@ -256,7 +257,7 @@ def _tools(params: Mapping[str, Any], turns: _Turns) -> dict[str, Any] | None:
         return None
     config: dict[str, Any] = {"tools": specs}
     if isinstance(choice, Mapping):
-        config["toolChoice"] = {"tool": {"name": (choice.get("function") or {}).get("name", "")}}
+        config["toolChoice"] = {"tool": {"name": chosen_function(choice)}}
     elif choice is not None:
         config["toolChoice"] = {"any": {}} if choice == "required" else {"auto": {}}
     return config
@@ -312,7 +313,7 @@ def _thoughts(details: Any) -> Iterable[dict[str, Any]]:
 
 def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return an earlier call; arguments that are no object are kept as a text in one."""
-    function = call.get("function") or {}
+    function = function_of(call)
     given = function.get("arguments") or "{}"
     try:
         given = msgspec.json.decode(given)
@@ -320,7 +321,7 @@ def _use(call: Mapping[str, Any]) -> dict[str, Any]:
         pass  # cut off by a limit, or never JSON
     if not isinstance(given, dict):
         given = {"arguments": function["arguments"]}
-    use = {"toolUseId": _call_id(str(call.get("id"))), "name": function.get("name") or "tool"}
+    use = {"toolUseId": _call_id(str(call.get("id"))), "name": function["name"] or "tool"}
     return {"toolUse": {**use, "input": given}}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -70,10 +70,10 @@ class ToolCalls:
             call.said = arguments if arguments.strip() else call.said
             events.append(ToolCallDelta(*place, None, None, arguments, call.custom))
 
-    def end(self, events: list[StreamEvent], place: Place) -> None:
-        """A call is complete: without arguments it gets an empty object, without name one.
+    def end(self, events: list[StreamEvent], place: Place, *, cut: bool = False) -> None:
+        """A call has ended: without arguments it gets an empty object, without name one.
 
-        Of a custom one it is said.
+        Of a custom one it is said, unless it was ``cut``: its input does not show it.
         """
         call = self._calls[place]
         if call.ended:
@@ -83,7 +83,8 @@ class ToolCalls:
             call.name = "tool"
             self._open(events, place, call)
         if call.custom:
-            events.append(ToolCallDelta(*place, None, None, "", custom=True))
+            if not cut:
+                events.append(ToolCallDelta(*place, None, None, "", custom=True))
         elif not call.said.strip():
             events.append(ToolCallDelta(*place, None, None, "{}"))
 
@@ -91,10 +92,12 @@ class ToolCalls:
         """Whether a choice has called."""
         return any(place[0] == index for place in self._calls)
 
-    def end_all(self, events: list[StreamEvent]) -> None:
-        """The answer is over, and so are its calls."""
+    def end_all(self, events: list[StreamEvent], cut: Container[int] = ()) -> None:
+        """The answer is over, and so are its calls; in choices that were ``cut``, the last was."""
+        last = dict(self._calls.keys())
         for place in self._calls:
-            self.end(events, place)
+            index, position = place
+            self.end(events, place, cut=index in cut and last[index] == position)
 
     def _open(self, events: list[StreamEvent], place: Place, call: _Call) -> None:
         if not call.id or call.id in self._ids:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
+from backends.wire.custom_tools import chosen_function, function_of
 from backends.wire.prompts import text_of
 
 MAX_TEXTS: Final = 96
@@ -99,7 +100,7 @@ def _assistant(message: Mapping[str, Any]) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": "assistant"}
     text, thought = text_of(message.get("content")), message.get("reasoning")
     if calls := message.get("tool_calls"):
-        turn["tool_calls"] = calls
+        turn["tool_calls"] = [{**call, "function": function_of(call)} for call in calls]
         if thought:
             turn["tool_plan"] = thought
         if text:
@@ -124,7 +125,7 @@ def _tools(params: Mapping[str, Any]) -> dict[str, Any]:
     if not tools:
         return {}
     if isinstance(choice, dict):  # one function at will: only it is there, and a call is required
-        name = (choice.get("function") or {}).get("name")
+        name = chosen_function(choice)
         tools = [tool for tool in tools if _function(tool).get("name") == name]
         if not tools:
             raise Unsupported(f"'tool_choice' names {name!r}, which is not among the tools")

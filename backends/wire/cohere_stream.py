@@ -14,7 +14,7 @@ from backends.types import AnnotationDelta, HalfUsage, ReasoningDelta, StreamEve
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read
-from backends.wire.values import count, half, json_text
+from backends.wire.values import count, half, json_text, word
 from backends.wire.vectors import VectorsDecoder
 
 
@@ -31,6 +31,9 @@ class _Function(msgspec.Struct, gc=False):
 class _Call(msgspec.Struct, gc=False):
     id: Any = None
     function: _Function | None = None
+    name: Any = None
+    arguments: Any = None
+    """The last two of a call that is flat."""
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -125,7 +128,7 @@ class CohereDecoder(AnswerDecoder):
             self.say(events, TextDelta(0, piece.text))
 
     def _call(self, call: _Call, position: int, events: list[StreamEvent]) -> None:
-        function = call.function or _Function()
+        function = call.function or _Function(word(call.name), call.arguments)
         self.call(events, 0, position, call.id, function.name, json_text(function.arguments))
 
     def _cite(self, citations: Any, events: list[StreamEvent]) -> None:

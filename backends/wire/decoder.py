@@ -44,6 +44,7 @@ _SPACE: Final = b" \t\r\n"
 _BOM: Final = b"\xef\xbb\xbf"
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError)
 _BROKEN: Final = (BackendError, EventTooLong, RecursionError)
+_CUT: Final = ("length", "content_filter")
 _HALF: Final = re.compile(
     rb"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})"
     rb"|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
@@ -268,7 +269,7 @@ class AnswerDecoder(ABC):
             raise StreamTruncated(f"the upstream's stream ended before choice {cut[0]} did")
         if not self.closed:
             raise StreamTruncated(f"the upstream's stream ended before its {self.closing!r}")
-        self.calls.end_all(events)
+        self.calls.end_all(events, [i for i, end in self._ends.items() if end.reason in _CUT])
         ends = tuple(self._with_calls(self._ends[index]) for index in sorted(self._ends))
         # A count that content followed is no report of the whole answer.
         usage = None if self._stale else self._usage

@@ -70,7 +70,7 @@ class Candidate(msgspec.Struct, gc=False, rename="camel"):
     index: int | None = None
     content: Content | None = None
     finish_reason: str | int | None = None
-    finish_message: str | None = None
+    finish_message: Any = None
     logprobs_result: dict[str, Any] | None = None
     avg_logprobs: Any = None
     citation_metadata: Any = None

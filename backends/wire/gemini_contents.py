@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from backends.errors import Unsupported
+from backends.wire.custom_tools import function_of
 from backends.wire.details import GOOGLE, merge_details
 
 NO_SIGNATURE: Final = "skip_thought_signature_validator"
@@ -117,9 +118,7 @@ def _turn(
 
 def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Return a ``functionCall`` part, and note its name for the result."""
-    function = call.get("function")
-    if function is None:
-        raise Unsupported(f"'tool_calls': the type {call['type']!r} is not offered here")
+    function = function_of(call)
     native: dict[str, Any] = {"name": function["name"]}
     if isinstance(call.get("id"), str):
         native["id"] = call["id"]

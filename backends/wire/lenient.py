@@ -3,7 +3,8 @@
 Wires are read into typed structs, which is quick and refuses a null, or a thing of another type,
 wherever the type does not allow it. Servers send both, and mean nothing by it. So a document that
 was refused is mended once, along the struct's own types, and read again; what no field of the
-struct tells of stays as it is.
+struct tells of stays as it is. What says something and can be read as nothing is not left out: an
+answer that lost a piece would look whole.
 """
 
 from __future__ import annotations
@@ -17,9 +18,33 @@ from msgspec import inspect
 
 T = TypeVar("T")
 
-_NOTHING: Final[tuple[Any, ...]] = (None, False, 0, "", [], {})
-_WORDS: Final = ("text", "content", "thinking")
-"""Where the words of an object stand that came in place of a text."""
+_NOTHING: Final[tuple[Any, ...]] = (None, False, 0, "")
+_PROSE: Final = frozenset(
+    {"text", "content", "thinking", "reasoning", "reasoning_content", "refusal", "tool_plan"}
+)
+"""Fields whose text may come as an object that holds it."""
+
+_IN_PIECES: Final = _PROSE - {"text"} | {"summary"}
+"""Those whose text may come as a list; of texts by that name the entries may be rivals."""
+
+_WORDS: Final = ("text", "content", "thinking", "summary")
+"""Where the words of such an object stand."""
+
+_ASIDE: Final = frozenset({"type", "effort", "enabled", "exclude", "max_tokens"})
+"""What else such an object may say without a word: some repeat what the request wished."""
+
+_WISHES: Final = ("auto", "concise", "detailed")
+"""A ``summary`` that is a wish for one."""
+
+_SAID: Final = frozenset(
+    {"text", "content", "response", "generated_text", "partial_json", "stringValue"}
+)
+"""Fields in which a token that is a number may come as one: here 0 says something."""
+
+_COUNTS: Final = frozenset(
+    {"prompt_eval_count", "eval_count", "generated_tokens", "input_length", "prefill"}
+)
+"""Fields of a report: one that cannot be read is missing, and the answer is counted here."""
 
 _OWN: Final[Mapping[type, type[inspect.Type]]] = {
     str: inspect.StrType,
@@ -27,8 +52,13 @@ _OWN: Final[Mapping[type, type[inspect.Type]]] = {
     float: inspect.FloatType,
     bool: inspect.BoolType,
 }
+_BOOLEANS: Final[Mapping[Any, bool]] = {"true": True, "false": False, 1: True, 0: False}
 _DIGITS: Final = 18
 _ABSENT: Final = object()
+"""What is read of nothing."""
+
+_UNREAD: Final = object()
+"""What is read of something that has no meaning where it stands."""
 
 
 def read(document: Any, kind: type[T]) -> T:
@@ -46,27 +76,24 @@ def read(document: Any, kind: type[T]) -> T:
 def mend(document: Any, *kinds: Any) -> Any:
     """Return a document without what the structs ``kinds`` cannot read.
 
-    Null and empty things count as absent; so does, within the document, what means nothing in its
-    place. A number stands for its text and the reverse, an object for a list of it or for the
-    words in it. Of the document itself only nulls and empty things are left out: one whose own
-    fields say something else is of another wire.
+    Null and empty things count as absent. A number stands for its text and the reverse, an object
+    for a list of it; for words an object or a list that holds them.
 
     Raises:
-        msgspec.ValidationError: it is.
+        msgspec.ValidationError: something in it says something else: it is of another wire.
     """
     for kind in kinds:
         if not isinstance(document, dict):
             raise msgspec.ValidationError("it is no object")
-        found = dict(_fields(document, _known(kind)))
-        if lost := [name for name in document if name not in found and _says(document[name])]:
-            raise msgspec.ValidationError(f"its {lost[0]!r} is of another type")
-        document = found
+        document = dict(_fields(document, _known(kind)))
     return document
 
 
 def _says(value: Any) -> bool:
     """Whether a value is more than nothing."""
-    return value not in _NOTHING and not (isinstance(value, list) and not any(value))
+    if isinstance(value, dict | list):
+        return any(map(_says, value.values() if isinstance(value, dict) else value))
+    return value not in _NOTHING
 
 
 @cache
@@ -77,34 +104,43 @@ def _known(kind: Hashable) -> inspect.StructType:
 
 
 def _fields(document: Mapping[str, Any], kind: inspect.StructType) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that can be read, and those that the struct does not know."""
+    """Yield the fields that can be read, and those that the struct does not know.
+
+    Raises:
+        msgspec.ValidationError: one says what cannot be read.
+    """
     types = {field.encode_name: field.type for field in kind.fields}
     for name, value in document.items():
-        found = _read(value, types[name]) if name in types else value
-        if found is not _ABSENT:
+        found = _read(name, value, types[name]) if name in types else value
+        if found is _UNREAD and name not in _COUNTS and _says(value):
+            raise msgspec.ValidationError(f"its {name!r} is of another type")
+        if found is not _ABSENT and found is not _UNREAD:
             yield name, found
 
 
-def _read(value: Any, kind: inspect.Type) -> Any:
-    """Return what a value stands for; ``_ABSENT`` for nothing."""
+def _read(name: str, value: Any, kind: inspect.Type) -> Any:
+    """Return what the value of a field stands for; ``_ABSENT`` or ``_UNREAD`` if it does not."""
     match kind:
         case inspect.AnyType():
             return value
         case inspect.UnionType():
-            return _either(value, kind.types)
+            return _either(name, value, kind.types)
         case inspect.StructType() if isinstance(value, dict):
             return dict(_fields(value, kind))
-        case inspect.ListType() if isinstance(value, list) or (isinstance(value, dict) and value):
-            entries = value if isinstance(value, list) else [value]
-            found = [_read(entry, kind.item_type) for entry in entries]
-            kept = [entry for entry in found if entry is not _ABSENT]
-            return kept if kept or not found else _ABSENT
+        case inspect.ListType() if isinstance(value, list):
+            return _list(name, value, kind.item_type)
+        case inspect.ListType() if isinstance(value, dict):
+            item = kind.item_type
+            of_it = isinstance(item, inspect.StructType) and any(
+                field.encode_name in value for field in item.fields
+            )
+            return _list(name, [value], item) if of_it else _UNREAD
         case inspect.StrType():
-            return _text(value)
+            return _text(name, value)
         case inspect.IntType():
             return _whole(value)
-        case inspect.BoolType() if isinstance(value, int):
-            return bool(value)
+        case inspect.BoolType() if isinstance(value, str | int):
+            return _BOOLEANS.get(value.lower() if isinstance(value, str) else value, _UNREAD)
         case inspect.FloatType() if value.__class__ in (int, float):
             return value
         case inspect.DictType() if isinstance(value, dict):
@@ -112,31 +148,66 @@ def _read(value: Any, kind: inspect.Type) -> Any:
         case inspect.BytesType() if isinstance(value, str):
             return value
         case _:
-            return _ABSENT
+            return _UNREAD
 
 
-def _either(value: Any, kinds: Iterable[inspect.Type]) -> Any:
+def _either(name: str, value: Any, kinds: Iterable[inspect.Type]) -> Any:
     if value is None:
         return None if any(isinstance(kind, inspect.NoneType) for kind in kinds) else _ABSENT
     own = _OWN.get(value.__class__)
     if own is not None and any(isinstance(kind, own) for kind in kinds):
         return value
-    found = (_read(value, kind) for kind in kinds)
-    return next((each for each in found if each is not _ABSENT), _ABSENT)
+    # What has a type of its own is not first read as words.
+    found = _UNREAD
+    for kind in sorted(kinds, key=lambda kind: isinstance(kind, inspect.StrType)):
+        try:
+            found = _read(name, value, kind)
+        except msgspec.ValidationError:
+            continue
+        if found is not _UNREAD:
+            return found
+    return _UNREAD
 
 
-def _text(value: Any) -> Any:
+def _list(name: str, entries: list[Any], item: inspect.Type) -> Any:
+    """Return the entries that say something, unless one of them cannot be read."""
+    found = [(_read(name, entry, item), entry) for entry in entries]
+    if any(one is _UNREAD and _says(entry) for one, entry in found):
+        return _UNREAD
+    kept = [one for one, _ in found if one is not _UNREAD and one is not _ABSENT]
+    return kept if kept or not entries else _ABSENT
+
+
+def _text(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return value
-    if isinstance(value, dict):
-        return next((value[w] for w in _WORDS if isinstance(value.get(w), str)), _ABSENT)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if number and value else _ABSENT
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value) if value or name in _SAID else _ABSENT
+    return _prose(name, value) if name in _PROSE and _says(value) else _UNREAD
+
+
+def _prose(name: str, value: Any) -> Any:
+    """Return the words that an object or a list holds, in one way only."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and name in _IN_PIECES:
+        pieces = [_prose("text", entry) for entry in value if _says(entry)]
+        pieces = [piece for piece in pieces if piece is not _ABSENT]
+        return _UNREAD if _UNREAD in pieces else "".join(pieces)
+    if not isinstance(value, dict):
+        return _UNREAD
+    said = {key for key in value if _says(value[key])}
+    if value.get("summary") in _WISHES:
+        said.remove("summary")
+    found = {_prose(key, value[key]) for key in _WORDS if key in said} - {_ABSENT}
+    if not found:
+        return _ABSENT if said <= _ASIDE else _UNREAD
+    return found.pop() if len(found) == 1 else _UNREAD
 
 
 def _whole(value: Any) -> Any:
     if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS:
         return int(value)
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        return _ABSENT
-    return int(value) if isinstance(value, int | float) else _ABSENT
+        return _UNREAD
+    return int(value) if isinstance(value, int | float) else _UNREAD

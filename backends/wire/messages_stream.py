@@ -160,10 +160,12 @@ class MessagesDecoder(AnswerDecoder):
         Of an answer that breaks off nobody knows whether they were answered.
         """
         held, self._held = self._held if self.closed else [], []
+        stale = self._stale
         for block in held:
             self._call(block, "".join(block.fragments) or _input(block), events)
             name = self.calls.id_at((0, block.place))
             self.extras.setdefault("callers", {})[name] = block.document["caller"]
+        self._stale = stale  # the upstream told of them before it counted
         super().complete(events)
 
     def _refuse(self, document: dict[str, Any]) -> None:
@@ -224,6 +226,7 @@ class MessagesDecoder(AnswerDecoder):
                 self._call(block, _input(block), events)
             case "program_use":
                 self._held.append(block)
+                self._usage = None  # a count before it is not of it
             case _:  # what the server did by itself
                 self.extras.setdefault("blocks", []).append(document)
 
@@ -256,8 +259,10 @@ class MessagesDecoder(AnswerDecoder):
 
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; after a pause it was another message, of which more is missing."""
+        dropped = self._dropped
         super()._drop(payload, error, events)
-        self.closed = False
+        if self._dropped > dropped:  # not mended
+            self.closed = False
 
     def _call(self, block: _Block, arguments: str, events: list[StreamEvent]) -> None:
         """A call for the client begins."""

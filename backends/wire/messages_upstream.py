@@ -18,6 +18,7 @@ import msgspec
 from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
+from backends.wire.custom_tools import chosen_function, function_of
 from backends.wire.details import ANTHROPIC, merge_details
 from backends.wire.messages_blocks import unwrap
 
@@ -202,11 +203,11 @@ def _thoughts(details: Any) -> list[dict[str, Any]]:
 
 
 def _use(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
+    function = function_of(call)
     return {
         "type": "tool_use",
         "id": _call_id(call.get("id")),
-        "name": function.get("name"),
+        "name": function["name"],
         "input": call_input(function.get("arguments") or ""),
     }
 
@@ -309,7 +310,7 @@ def _tools(params: Mapping[str, Any], body: dict[str, Any]) -> None:
     choice = params.get("tool_choice")
     chosen: dict[str, Any] = {"type": "auto"}
     if isinstance(choice, dict):
-        chosen = {"type": "tool", "name": (choice.get("function") or {}).get("name")}
+        chosen = {"type": "tool", "name": chosen_function(choice)}
     elif choice in ("required", "none"):
         chosen = {"type": "any" if choice == "required" else "none"}
     if params.get("parallel_tool_calls") is False and choice != "none":

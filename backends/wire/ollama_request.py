@@ -13,6 +13,7 @@ import msgspec
 from backends.errors import Unsupported
 from backends.types import ChatRequest
 from backends.wire import vendor_options
+from backends.wire.custom_tools import function_of
 from backends.wire.prompts import text_of
 
 _NAMES: Final = {
@@ -111,8 +112,8 @@ def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _call(call: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    function = call.get("function") or {}
-    name = str(function.get("name") or "")
+    function = function_of(call)
+    name = str(function["name"])
     names[str(call.get("id"))] = name
     try:
         arguments = msgspec.json.decode(function.get("arguments") or "{}", type=dict[str, Any])

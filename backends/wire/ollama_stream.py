@@ -16,7 +16,7 @@ from backends.types import ReasoningDelta, StreamEvent, TextDelta, Usage
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.ndjson import NDJSONDecoder
-from backends.wire.values import count, half, json_text
+from backends.wire.values import count, half, json_text, word
 from backends.wire.vectors import VectorsDecoder
 
 _TIMES: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -30,6 +30,9 @@ class _Function(msgspec.Struct, gc=False):
 class _Call(msgspec.Struct, gc=False):
     id: Any = None
     function: _Function | None = None
+    name: Any = None
+    arguments: Any = None
+    """The last two of a call that is flat."""
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -84,7 +87,7 @@ class OllamaDecoder(AnswerDecoder):
         if message.content:
             self.say(events, TextDelta(0, message.content))
         for call in message.tool_calls or ():
-            function = call.function or _Function()
+            function = call.function or _Function(word(call.name), call.arguments)
             self.call(
                 events, 0, self._called, call.id, function.name, json_text(function.arguments)
             )

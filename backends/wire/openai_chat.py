@@ -50,6 +50,11 @@ class _ToolCall(msgspec.Struct, gc=False):
     id: Any = None
     function: _Function | None = None
     custom: _Custom | None = None
+    type: Any = None
+    name: Any = None
+    arguments: Any = None
+    input: Any = None
+    """The last three of a call that is flat, as Responses and Anthropic have them."""
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -246,7 +251,9 @@ class StreamDecoder(AnswerDecoder):
 
     def _thoughts(self, index: int, delta: _Delta, events: list[StreamEvent]) -> str:
         """Add the reasoning of a delta; return its visible text."""
-        thought, text = delta.reasoning or delta.reasoning_content or "", delta.content or ""
+        thought, text = delta.reasoning or delta.reasoning_content or "", delta.content
+        if not text and text.__class__ is not int:  # 0 is a token like another
+            text = ""
         if isinstance(text, list):
             for url in _urls([p for p in text if _kind(p) == "image_url"]):
                 self.say(events, ImageDelta(index, url))
@@ -276,7 +283,10 @@ class StreamDecoder(AnswerDecoder):
         that is used again with another id and a name is another call; where there are no ids, with
         another name, or when the arguments so far are whole.
         """
-        function, custom = call.function or _Function(), call.custom
+        function, custom = call.function, call.custom
+        if function is None and custom is None:
+            function, custom = _flat(call)
+        function = function or _Function()
         if custom is not None and (custom.name or custom.input):  # some send it empty beside
             function = _Function(custom.name, custom.input)
         else:
@@ -329,6 +339,14 @@ class StreamDecoder(AnswerDecoder):
             self.begin(events)
             events.append(AnnotationDelta(0, notes))
         self.report(read_usage(usage), events)
+
+
+def _flat(call: _ToolCall) -> tuple[_Function | None, _Custom | None]:
+    """Return what a call says that names its function itself."""
+    name = word(call.name)
+    if call.type in ("custom", "custom_tool_call"):
+        return None, _Custom(name, call.input)
+    return _Function(name, call.input if call.arguments is None else call.arguments), None
 
 
 def _tokens(logprobs: Any) -> dict[str, Any] | None:

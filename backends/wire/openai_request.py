@@ -234,7 +234,8 @@ def must_honor(params: Mapping[str, Any]) -> set[str]:
     names = {name for name, value in params.items() if not is_default(name, value)}
     if "tools" in names and params.get("tool_choice") == "none":
         names.add("tool_choice")  # lost, it would be "auto": the model might call
-    if any(tool.get("type") == "custom" for tool in params.get("tools") or ()):
+    named = [choice] if isinstance(choice := params.get("tool_choice"), dict) else []
+    if any(tool.get("type") == "custom" for tool in (*(params.get("tools") or ()), *named)):
         names.add(checks.CUSTOM_TOOLS)
     return names
 

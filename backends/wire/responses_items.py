@@ -14,6 +14,7 @@ from typing import Any, Final
 from backends.errors import Unsupported
 from backends.wire import shapes
 from backends.wire.checks import InvalidRequest, breakpoint_of, mapping, object_of, text
+from backends.wire.custom_tools import function_of
 from backends.wire.details import OPENAI, XAI, merge_details
 
 UNKNOWN: Final = "unknown"
@@ -281,11 +282,11 @@ def _said(content: Any, refusal: Any) -> list[dict[str, Any]]:
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     if call.get("type") == "custom":
         return {"type": "custom_tool_call", "call_id": call.get("id") or "", **call["custom"]}
-    function = call.get("function") or {}
+    function = function_of(call)
     return {
         "type": "function_call",
         "call_id": call.get("id") or "",
-        "name": function.get("name") or "",
+        "name": function["name"],
         "arguments": function.get("arguments") or "{}",
     }
 

@@ -158,7 +158,8 @@ class ResponsesDecoder(AnswerDecoder):
         elif kind in _CALLS:
             words = _CALLS[kind]
             self._rest(events, (place, words, 0), json_text(item.get(words)))
-            self.calls.end(events, (0, self._positions[place]))
+            cut = item.get("status") == "incomplete"
+            self.calls.end(events, (0, self._positions[place]), cut=cut)
         elif kind == "reasoning":
             for what, parts in (("summary", item.get("summary")), ("thought", item.get("content"))):
                 for part, entry in _entries(parts):

@@ -140,13 +140,23 @@ async def test_a_call_comes_and_goes_back(
             assert (await gateway.audited()).spent_nanodollars == 2 * 25_000
 
 
+def handing_back(call: Any) -> list[Any]:
+    """Return a conversation with a call and its result."""
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "done"}
+    return [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        result,
+    ]
+
+
 @pytest.mark.parametrize(
     "kind", [{"backend": "anthropic"}, {"backend": "openai", "vendor": "groq"}]
 )
 async def test_an_upstream_without_them_is_a_400_that_names_them(
     redis_url: str, kind: dict[str, Any]
 ) -> None:
-    """Nothing is asked, and nothing charged."""
+    """Nothing is asked, and nothing charged; also where fields may be dropped."""
     async with upstream(answer(["never"])) as actor:
         endpoint = actor.endpoint("acme", retries=0, **kind)
         async with (
@@ -155,5 +165,11 @@ async def test_an_upstream_without_them_is_a_400_that_names_them(
         ):
             with pytest.raises(openai.BadRequestError, match=r"tools\.custom"):
                 await client.responses.create(model="m", input="hi", tools=[FLAT])
+            dropping = {"provider": {"require_parameters": False}}
+            call = {"id": "c", "type": "custom", "custom": {"name": "patch", "input": TEXT}}
+            for asked in ({"tools": [NESTED]}, {"messages": handing_back(call)}):
+                refused = await gateway.chat(**asked, **dropping, model="m")
+                assert refused.status_code == 400
+                assert "tools.custom" in refused.json()["error"]["message"]
             assert actor.calls == []
             assert (await gateway.audited()).spent_nanodollars == 0

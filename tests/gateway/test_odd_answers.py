@@ -63,6 +63,26 @@ async def test_nulls_and_loose_types_reach_no_client_as_an_error(redis_url: str)
         assert streamed.events[-1] == "[DONE]"
 
 
+@pytest.mark.parametrize(
+    "delta", ["wonderful ", {"tool_calls": "f(1)"}], ids=["a text", "calls in a text"]
+)
+async def test_an_answer_without_one_of_its_pieces_is_not_sold_as_whole(
+    redis_url: str, delta: Any
+) -> None:
+    """What cannot be read ends it, with an error."""
+    choices = (
+        {"index": 0, "delta": {"content": "Hello "}},
+        {"index": 0, "delta": delta},
+        {"index": 0, "delta": {"content": "world"}, "finish_reason": "stop"},
+    )
+    async with before(redis_url, *choices) as gateway:
+        whole = await gateway.chat()
+        assert whole.status_code == 502
+        streamed = await gateway.stream()
+        assert "[DONE]" not in streamed.events
+        assert "error" in streamed.events[-1]
+
+
 async def test_log_probabilities_without_text_reach_the_client(redis_url: str) -> None:
     """Those of a character's first half, and those beside the finish reason."""
     tokens = [{"token": t, "logprob": -1.0, "bytes": [], "top_logprobs": []} for t in "abc"]

@@ -76,6 +76,9 @@ class TestFeasible(PolicyContract):
         context = replace(context, required=frozenset({"tools", "image_url"}))
         [rejection] = verdict(self.policy, context, blind).rejections
         assert rejection.fields == ("image_url",)
+        context = replace(context, required=frozenset({"tools", "tools.custom"}))
+        [rejection] = verdict(self.policy, context, blind).rejections
+        assert rejection.fields == ("tools.custom",)
 
     def test_a_field_that_changes_the_price_needs_a_price(self) -> None:
         """A service tier costs what no configured price says: no endpoint honors it."""

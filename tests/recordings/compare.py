@@ -183,7 +183,10 @@ def laws(events: list[StreamEvent], failure: BackendError | None) -> Iterable[st
             yield f"says nothing: {event}"
     if events and isinstance(events[-1], Finish):
         yield from _ends(events, events[-1])
-    yield from _calls([event for event in events if isinstance(event, ToolCallDelta)], failure)
+    ends = events[-1].choices if events and isinstance(events[-1], Finish) else ()
+    cut = {end.index for end in ends if end.reason in ("length", "content_filter")}
+    calls = [event for event in events if isinstance(event, ToolCallDelta)]
+    yield from _calls(calls, failure, cut)
 
 
 def _ends(events: list[StreamEvent], finish: Finish) -> Iterable[str]:
@@ -196,7 +199,9 @@ def _ends(events: list[StreamEvent], finish: Finish) -> Iterable[str]:
             yield f"no reason: {end}"
 
 
-def _calls(pieces: list[ToolCallDelta], failure: BackendError | None) -> Iterable[str]:
+def _calls(
+    pieces: list[ToolCallDelta], failure: BackendError | None, cut: set[int]
+) -> Iterable[str]:
     whole: dict[tuple[int, int], list[ToolCallDelta]] = {}
     for piece in pieces:
         whole.setdefault((piece.index, piece.call_index), []).append(piece)
@@ -208,7 +213,8 @@ def _calls(pieces: list[ToolCallDelta], failure: BackendError | None) -> Iterabl
         arguments: Any = parsed("".join(piece.arguments for piece in (first, *rest)))
         empty = not any(piece.arguments for piece in (first, *rest))
         if first.custom:
-            if failure is None and rest[-1:] != [ToolCallDelta(*place, None, None, "", True)]:
+            complete = failure is None and place[0] not in cut
+            if complete and rest[-1:] != [ToolCallDelta(*place, None, None, "", True)]:
                 yield f"call {place} of a custom tool has no end: {first.name}"
         elif failure is None and (empty or not isinstance(arguments, dict)):
             yield f"call {place} ends with no JSON object: {first.name}"

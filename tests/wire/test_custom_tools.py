@@ -9,14 +9,25 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from backends.types import ChatRequest, Delta, ToolCallDelta
-from backends.wire import openai_request, responses_request
+from backends.collect import Collector
+from backends.errors import RequestRejected
+from backends.types import ChatRequest, Cost, Delta, ToolCallDelta, Usage
+from backends.wire import (
+    bedrock_request,
+    cohere_request,
+    gemini_request,
+    messages_request,
+    ollama_request,
+    openai_request,
+    responses_request,
+)
 from backends.wire.checks import InvalidRequest
 from backends.wire.openai_chat import StreamDecoder
 from backends.wire.openai_reply import ChunkEncoder
+from backends.wire.responses_reply import encode_answer
 from backends.wire.responses_stream import ResponsesDecoder
 from policies.charging import content_bytes
-from tests.wire.plain import chat, feed, sse
+from tests.wire.plain import TOOL, chat, feed, sse
 from tests.wire.test_messages_reply import message, sent
 from tests.wire.test_responses_reply import HEAD, asking, documents, stream
 
@@ -38,6 +49,14 @@ EVENTS: list[Delta] = [
     ToolCallDelta(0, 0, None, None, "", custom=True),
     ToolCallDelta(0, 1, "call_2", "look", '{"a":1}'),
 ]
+USER = {"role": "user", "content": "hi"}
+FUNCTIONS_ONLY = (
+    bedrock_request,
+    cohere_request,
+    gemini_request,
+    messages_request,
+    ollama_request,
+)
 
 
 def responses(**fields: Any) -> ChatRequest:
@@ -93,12 +112,32 @@ def test_a_turn_with_a_call_and_its_output_goes_across() -> None:
         chat(tools=[NESTED]),
         responses(tools=[FLAT]),
         chat({"role": "assistant", "tool_calls": [CALL]}),
+        chat(tools=[TOOL], tool_choice={"type": "custom", "custom": {"name": "patch"}}),
         responses(input=[CALL_ITEM]),
     ],
 )
 def test_an_endpoint_must_honor_them_by_name(request_: ChatRequest) -> None:
     """Tools that take no JSON are more than tools."""
-    assert request_.required == {"tools", "tools.custom"}
+    assert request_.required - {"tool_choice"} == {"tools", "tools.custom"}
+
+
+@pytest.mark.parametrize("call", [CALL, {"id": "call_1", "type": "new", "new": {"name": "patch"}}])
+@pytest.mark.parametrize("wire", FUNCTIONS_ONLY, ids=lambda wire: wire.__name__.split(".")[-1])
+def test_a_wire_without_them_is_told_of_no_nameless_call(wire: Any, call: Any) -> None:
+    """What is no call of a function is refused by name."""
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "ok"}
+    asked = chat(USER, {"role": "assistant", "content": None, "tool_calls": [call]}, result)
+    with pytest.raises(RequestRejected, match=r"'tool_calls'.*'patch'.*functions only"):
+        wire.encode_request(asked, model="up")
+
+
+@pytest.mark.parametrize("wire", [bedrock_request, cohere_request, messages_request])
+@pytest.mark.parametrize("kind", ["custom", "allowed_tools"])
+def test_a_wire_without_them_is_told_of_no_nameless_choice(wire: Any, kind: str) -> None:
+    """Nor is a choice that it cannot say another one."""
+    asked = chat(USER, tools=[TOOL], tool_choice={"type": kind, kind: {"name": "patch"}})
+    with pytest.raises(RequestRejected, match=f"'tool_choice'.*'{kind}'"):
+        wire.encode_request(asked, model="up")
 
 
 @pytest.mark.parametrize(
@@ -226,6 +265,48 @@ def test_a_cut_input_is_incomplete() -> None:
     """A client must not run it."""
     output = documents(stream(EVENTS[:2], "length"))[-1]["response"]["output"]
     assert output[0]["status"] == "incomplete"
+
+
+def cut_chat() -> bytes:
+    """Two calls, and the limit in the second."""
+    calls = [
+        piece(index=i, id=f"c{i}", type="custom", custom={"name": "patch", "input": TEXT[:5]})
+        for i in (0, 1)
+    ]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
+    return sse(*calls, end) + b"data: [DONE]\n\n"
+
+
+def cut_response(**last: str) -> bytes:
+    """The same, whole; ``last`` is said of the second."""
+    items = [ITEM | {"call_id": "c0", "input": TEXT[:5]}]
+    items.append(items[0] | {"id": "ctc_2", "call_id": "c1"} | last)
+    why = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    return json.dumps({"id": "r", "output": items} | why).encode()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "body", "statuses"),
+    [
+        (StreamDecoder, cut_chat(), ["completed", "incomplete"]),
+        (ResponsesDecoder, cut_response(status="incomplete"), ["completed", "incomplete"]),
+        (ResponsesDecoder, cut_response(), ["completed", "completed"]),
+    ],
+)
+def test_an_input_that_an_upstream_cut_is_incomplete(
+    decoder: Any, body: bytes, statuses: list[str]
+) -> None:
+    """The last call of an answer that hit its limit, unless the upstream says that it is whole."""
+    events, failure = feed(decoder(), body)
+    assert failure is None
+    deltas = [event for event in events if isinstance(event, ToolCallDelta)]
+    streamed = documents(stream(deltas, "length"))[-1]["response"]["output"]
+    collector = Collector()
+    collector.add(events)
+    whole = encode_answer(HEAD, asking(), collector.answer(), Usage(1, 1), Cost(0))
+    for output in (streamed, json.loads(whole)["output"]):
+        assert [item["status"] for item in output] == statuses
+        assert [item["input"] for item in output] == [TEXT[:5]] * 2
 
 
 def test_a_client_of_messages_gets_an_object_with_the_text() -> None:

@@ -73,6 +73,36 @@ def chat(*deltas: Any, **last: Any) -> bytes:
             ("", "", [("f", '{"x":1}')]),
         ),
         ({"delta": {"tool_calls": [None, {"function": {"name": "f"}}]}}, ("", "", [("f", "{}")])),
+        ({"delta": {"content": 0}}, ("0", "", [])),
+        ({"delta": {"content": "a", "reasoning": ["h", "m"]}}, ("a", "hm", [])),
+        ({"delta": {"content": "a", "reasoning": [{"text": "h"}, "m", None]}}, ("a", "hm", [])),
+        ({"delta": {"content": "a", "reasoning": {"content": ["hm"]}}}, ("a", "hm", [])),
+        (
+            {"delta": {"content": "a", "reasoning": {"summary": "hm", "effort": "low"}}},
+            ("a", "hm", []),
+        ),
+        (
+            {"delta": {"content": "a", "reasoning": {"summary": "auto", "effort": "low"}}},
+            ("a", "", []),
+        ),
+        (
+            {"delta": {"content": "a", "reasoning": {"text": "auto", "type": "t"}}},
+            ("a", "auto", []),
+        ),
+        ({"delta": {"content": "a", "reasoning": {"text": None, "type": "t"}}}, ("a", "", [])),
+        ({"delta": {"content": "a", "tool_calls": [[], {"function": {}}]}}, ("a", "", [])),
+        (
+            {"delta": {"tool_calls": [{"id": "c", "name": "f", "arguments": '{"x":1}'}]}},
+            ("", "", [("f", '{"x":1}')]),
+        ),
+        (
+            {"delta": {"tool_calls": [{"type": "tool_use", "name": "f", "input": {"x": 1}}]}},
+            ("", "", [("f", '{"x":1}')]),
+        ),
+        (
+            {"delta": {"tool_calls": [{"type": "custom", "name": "f", "input": "x"}]}},
+            ("", "", [("f", "x")]),
+        ),
     ],
 )
 def test_chat_is_read_for_what_it_stands_for(choice: Any, expected: Any) -> None:
@@ -243,12 +273,16 @@ _any = st.none() | st.integers() | _json
     )
 )
 def test_what_was_mended_can_be_read(document: dict[str, Any]) -> None:
-    """It fits, unless it was refused; what fits from the first is not changed."""
+    """It fits, unless it was refused; what fits from the first is not changed, and no word lost."""
     try:
         mended = mend(document, _Outer)
     except msgspec.ValidationError:
         return
     found = msgspec.convert(mended, _Outer)
+    inner = document["inner"]
+    for entry in inner if isinstance(inner, list) else [inner]:
+        if isinstance(entry, dict) and entry.get("word"):
+            assert any(str(entry["word"]) == one.word for one in found.inner or ())
     try:
         fits = msgspec.convert(document, _Outer)
     except msgspec.ValidationError:

@@ -133,6 +133,19 @@ async def test_a_wait_that_only_the_words_tell_reaches_the_caller(redis_url: str
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("wait", "told"), [("1e300", "86400"), (f"Mon, 01 Jan 2024 00:00:00 +{'9' * 14}", None)]
+)
+async def test_an_absurd_wait_is_no_fault_of_ours(
+    redis_url: str, wait: str, told: str | None
+) -> None:
+    """It is cut to a day, or is none."""
+    async with asked(redis_url, refusal(429, Retry_After=wait)) as gateway:
+        reply = await gateway.chat(model="m")
+    assert (reply.status_code, reply.headers.get("retry-after")) == (429, told)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_that_quotes_the_key(
     redis_url: str,

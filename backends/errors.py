@@ -24,7 +24,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+from backends.redaction import cut
+
+MAX_MESSAGE_CHARS: Final = 2000
+MAX_CODE_CHARS: Final = 200
+MAX_PARAM_CHARS: Final = 200
 
 Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
 
@@ -80,18 +86,21 @@ class BackendError(Exception):
         retry_after_s: float | None = None,
         param: str | None = None,
     ) -> None:
-        """Keep what the upstream said; ``message`` is shown to the client."""
-        super().__init__(message)
-        self.message = message
+        """Keep what the upstream said, cut to its bounds; ``message`` is shown to the client."""
+        super().__init__()
         self.upstream_status = upstream_status
-        self.upstream_code = upstream_code
         self.retry_after_s = retry_after_s
-        self.param = param
+        self._say(message, upstream_code, param)
 
     def reword(self, message: str) -> None:
         """Say it otherwise."""
-        self.args = (message,)
-        self.message = message
+        self._say(message, self.upstream_code, self.param)
+
+    def _say(self, message: str, code: str | None, param: str | None) -> None:
+        self.message = cut(message, MAX_MESSAGE_CHARS)
+        self.args = (self.message,)
+        self.upstream_code = None if code is None else cut(code, MAX_CODE_CHARS)
+        self.param = None if param is None else cut(param, MAX_PARAM_CHARS)
 
 
 class RequestRejected(BackendError):

@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 _MOST_CHARS: Final = 2000
-_MOST_PARAM_CHARS: Final = 200
 _WRAPPED: Final = 2
 """How often an error may stand in another one's message."""
 
@@ -67,7 +66,7 @@ def error_words(error: object, wrapped: int = _WRAPPED) -> Told:
         # What the provider behind a router said, after the router's own words.
         words = f"{words}: {_unwrapped(raw, wrapped)}" if words else raw
     param = error.get("param")
-    param = param[:_MOST_PARAM_CHARS] if isinstance(param, str) and param else None
+    param = param if isinstance(param, str) and param else None
     return Told(_unwrapped(str(words), wrapped), _code(error), param)
 
 

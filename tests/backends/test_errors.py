@@ -8,6 +8,9 @@ import pytest
 
 from backends import errors
 from backends.errors import (
+    MAX_CODE_CHARS,
+    MAX_MESSAGE_CHARS,
+    MAX_PARAM_CHARS,
     BackendError,
     ContentFiltered,
     ContextLengthExceeded,
@@ -121,3 +124,23 @@ def test_whether_it_is_about_the_credential_is_told_whatever_the_status(
     """Words that may quote a key are shown to nobody."""
     assert isinstance(error, EndpointRejected)
     assert error.credential_refused is credential
+
+
+@pytest.mark.parametrize("size", [2_000, 64_000])
+def test_no_text_of_an_error_is_long(size: int) -> None:
+    """Whatever made it: the vendor's words, its code, and the field that it names."""
+    for error in (
+        classify(400, "." * size, code="." * size, param="." * size),
+        ContentFiltered("." * size, upstream_code="." * size),
+        UpstreamFailed(f"ended with {'.' * size!r}"),
+    ):
+        assert len(error.message) == len(str(error)) == MAX_MESSAGE_CHARS
+        assert error.upstream_code in (None, "." * MAX_CODE_CHARS)
+        assert error.param in (None, "." * MAX_PARAM_CHARS)
+
+
+def test_a_text_that_is_cut_ends_with_a_whole_word() -> None:
+    """Half a key would not be known for one."""
+    words = "w " * 990
+    assert classify(400, words + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA").message == words
+    assert classify(400, "(" + "w" * 3000).message == "(" + "w" * 1999

@@ -23,14 +23,19 @@ Design decision 10 fixes the reactions; ``classify`` is the only place that read
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
-from backends.redaction import cut
+from backends.redaction import cut, redacted
 
 MAX_MESSAGE_CHARS: Final = 2000
 MAX_CODE_CHARS: Final = 200
 MAX_PARAM_CHARS: Final = 200
+
+_WHOLE: Final = 4
+"""As many times what is shown of a text is looked through for credentials before it is cut."""
+
+MAX_WHOLE_CHARS: Final = MAX_MESSAGE_CHARS * _WHOLE
 
 Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
 
@@ -92,15 +97,19 @@ class BackendError(Exception):
         self.retry_after_s = retry_after_s
         self._say(message, upstream_code, param)
 
-    def reword(self, message: str) -> None:
-        """Say it otherwise."""
-        self._say(message, self.upstream_code, self.param)
+    def redact(self, secrets: Iterable[str] = ()) -> None:
+        """Take out of all its texts what may be a credential; see ``redacted``."""
+        known = tuple(secrets)
+        message, code, param = (text and redacted(text, known) for text in self._whole)
+        self._say(message or "", code, param)
 
     def _say(self, message: str, code: str | None, param: str | None) -> None:
-        self.message = cut(message, MAX_MESSAGE_CHARS)
+        texts = ((message, MAX_MESSAGE_CHARS), (code, MAX_CODE_CHARS), (param, MAX_PARAM_CHARS))
+        # Half a key would not be known for one: it is looked for before the texts are cut.
+        self._whole = [text and cut(text, most * _WHOLE) for text, most in texts]
+        shown = [text and cut(text, most) for text, most in texts]
+        self.message, self.upstream_code, self.param = shown[0] or "", shown[1], shown[2]
         self.args = (self.message,)
-        self.upstream_code = None if code is None else cut(code, MAX_CODE_CHARS)
-        self.param = None if param is None else cut(param, MAX_PARAM_CHARS)
 
 
 class RequestRejected(BackendError):
@@ -237,6 +246,7 @@ def classify(
         retry_after_s: the Retry-After it sent, in seconds.
         param: the field of the request that it names, if any.
     """
+    message = cut(message, MAX_WHOLE_CHARS)
     kind = _KIND_OF.get(code.lower()) if code else None
     if kind is None and (status is None or status in REJECTED_STATUSES):
         kind = _kind_of_words(message) or (RequestRejected if status else UpstreamFailed)

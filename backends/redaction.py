@@ -100,16 +100,29 @@ def redacted(words: str, secrets: Iterable[str] = ()) -> str:
     Args:
         words: an upstream's.
         secrets: what is known to be one: the values of the headers that authenticated the request.
+            They are found as they are, percent-encoded, and escaped as in JSON.
     """
     for value in secrets:
         for part in (value, value.partition(" ")[2]):  # some have the name of a scheme before them
             if len(part) >= MIN_SECRET_CHARS:
                 words = words.replace(part, REDACTED)
+                if "%" in words or "\\" in words:
+                    words = re.sub(_spelled(part), REDACTED, words)
     words = _KEYS.sub(REDACTED, words)
     words = _NAMED.sub(rf"\1\2{REDACTED}", words)
     words = _MASKED.sub(REDACTED, words)
     words = _SHORTENED.sub(_shortened, words)
     return _KEPT.sub(_run, words)
+
+
+def _spelled(secret: str) -> str:
+    """Return a pattern of a secret of which some characters may be escaped, once or twice."""
+    return "".join(char if char.isalnum() else _escaped(char) for char in secret)
+
+
+def _escaped(char: str) -> str:
+    digits = f"(?i:{ord(char):02x})"
+    return rf"(?:\\{{0,3}}{re.escape(char)}|%(?:25)?{digits}|\\{{1,3}}u00{digits})"
 
 
 def _shortened(found: re.Match[str]) -> str:

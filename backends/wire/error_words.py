@@ -7,7 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-_MOST_CHARS: Final = 2000
+from backends.errors import MAX_WHOLE_CHARS
+from backends.redaction import cut
+
 _WRAPPED: Final = 2
 """How often an error may stand in another one's message."""
 
@@ -33,7 +35,9 @@ def read_error(body: bytes) -> Told:
     document = read_document(body)
     if document is None:
         text = body.decode("utf-8", "replace").strip()
-        return Told("" if text.startswith("<") else text[:500])  # no page is for a program
+        return Told(
+            "" if text.startswith("<") else cut(text, MAX_WHOLE_CHARS)
+        )  # no page is for a program
     error = next((document[name] for name in WITHIN if document.get(name)), document)
     if isinstance(error, str) and isinstance(document.get("message"), str):
         error = {"message": document["message"] or error}  # ``error`` is the kind's name
@@ -98,4 +102,4 @@ def _unwrapped(words: str, wrapped: int) -> str:
         document = read_document(words.encode("utf-8", "surrogatepass"))
         if document:
             return error_words(document.get("error") or document, wrapped - 1).message
-    return words[:_MOST_CHARS]
+    return cut(words, MAX_WHOLE_CHARS)

@@ -20,6 +20,7 @@ from backends.errors import (
     UpstreamFailed,
     classify,
 )
+from backends.redaction import REDACTED
 
 
 @pytest.mark.parametrize("status", range(300, 600))
@@ -144,3 +145,17 @@ def test_a_text_that_is_cut_ends_with_a_whole_word() -> None:
     words = "w " * 990
     assert classify(400, words + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA").message == words
     assert classify(400, "(" + "w" * 3000).message == "(" + "w" * 1999
+
+
+@pytest.mark.parametrize("known", [["Bearer letm/in9"], []])
+def test_a_key_is_taken_out_before_a_text_is_cut(known: list[str]) -> None:
+    """Of all texts of an error, wherever the cut would be."""
+    key = known[0].removeprefix("Bearer ") if known else "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA"
+    for most in (0, MAX_CODE_CHARS, MAX_MESSAGE_CHARS):
+        for shift in range(len(key) + 2):
+            words = "(" * (most - shift) + key + ")."
+            error = classify(400, words, code=words, param=words)
+            error.redact(known)
+            for text in (error.message, str(error), error.upstream_code, error.param):
+                assert text is not None
+                assert REDACTED.startswith(text.strip("().") or "[")

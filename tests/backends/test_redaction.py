@@ -117,6 +117,24 @@ def test_a_key_that_is_known_needs_no_shape(words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "spelled",
+    [
+        'my/9+k=="',
+        "my%2F9%2Bk%3D%3D%22",
+        "my%2f9%2bk%3d%3d%22",
+        "my/9%2Bk==%22",
+        "my%252F9%252Bk%253D%253D%2522",
+        'my/9+k==\\"',
+        'my\\/9+k==\\"',
+        "my\\u002f9\\u002Bk\\u003d=\\u0022",
+    ],
+)
+def test_a_key_that_is_known_is_found_however_it_is_escaped(spelled: str) -> None:
+    """As in an address or in JSON, whole or in part."""
+    assert redacted(f"no <{spelled}>, sorry", ['Bearer my/9+k=="']) == f"no <{REDACTED}>, sorry"
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "model claude-sonnet-4-20250514 not found",

@@ -178,6 +178,35 @@ async def test_a_refusal_that_quotes_the_key(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_key_in_a_code_or_a_field(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """Every text of an error is looked through, in an answer or after content."""
+    monkeypatch.setenv("ACME_KEY", KEY)
+    told = {"message": f"{'w ' * 998}{KEY}", "code": f"no {KEY}", "param": f"the.{KEY}"}
+
+    async def part(call: Call) -> None:
+        await call.start(200 if stream else 400)
+        if stream:
+            await call.word("hello")
+        body = json.dumps({"error": {**told, "type": "t"}}).encode()
+        await call.chunk(b"data: " + body + b"\n\n" if stream else body)
+        await call.end()
+
+    async with upstream(part) as up:
+        given = settings(model(up.endpoint("up", api_key_env="ACME_KEY", retries=0), id="m"))
+        async with running(redis_url, given) as gateway:
+            if stream:
+                (error,) = (await gateway.stream(model="m")).errors
+            else:
+                error = (await gateway.chat(model="m")).json()["error"]
+    assert error["metadata"]["provider_code"] == "no [redacted]"
+    assert error["param"] == (None if stream else "the.[redacted]")
+    assert KEY[:4] not in json.dumps(error)
+
+
+@pytest.mark.anyio
 async def test_an_error_in_a_stream_that_quotes_the_key(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

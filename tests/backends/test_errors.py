@@ -68,6 +68,63 @@ def test_a_key_that_is_refused_with_400_is_no_fault_of_the_request() -> None:
     assert error.move_on
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Incorrect API key provided: sk-x. You can find your key in the console.",
+        "API key not valid. Please pass a valid API key.",
+        "API key expired. Please renew the API key.",
+        "Your API key is invalid",
+        "The api_key is not valid",
+        "Error: Invalid API key",
+        "Authentication Fails (invalid api key)",
+        "Error code: 400 - Incorrect API key provided",
+        "Provider returned error: Invalid API key",
+        "Your credit balance is too low to access the API. Please go to Plans & Billing.",
+    ],
+)
+@pytest.mark.parametrize(
+    "code", [None, "400", "invalid-argument", "INVALID_ARGUMENT", "invalid_request_error",
+             "authentication_error", "Client specified an invalid argument"],
+)  # fmt: skip
+def test_a_sentence_about_a_key_is_known_by_its_beginning(words: str, code: str | None) -> None:
+    """Where no code tells what else is wrong."""
+    for error in (classify(400, words, code=code), classify(400, words, named=code)):
+        assert type(error) is EndpointRejected
+        assert error.credential_refused
+        error.redact()
+        assert error.credential_refused
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid schema for function 'f': In context=('properties', 'invalid api key'), no type",
+        "Tool 'incorrect-api-key' not found in tools",
+        "Invalid 'stop': ['invalid api key'] is not supported",
+        "'invalid api key' is a required property",
+        "invalid_api_key_2 is no name of a tool",
+        "no tool 'invalid_api_key', the credit balance is too low",
+    ],
+)
+def test_words_that_a_caller_wrote_open_no_breaker(words: str) -> None:
+    """A schema, a name or a stop sequence may be quoted anywhere within a sentence."""
+    for code in (None, "invalid_request_error", "invalid_value"):
+        assert type(classify(400, words, code=code)) is RequestRejected
+        assert not isinstance(classify(None, words, code=code), EndpointRejected)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize(
+    "told", [{"param": "stop"}, {"code": "invalid_value"}, {"named": "unsupported_value"}]
+)
+def test_a_field_or_a_kind_of_its_own_says_that_the_request_is_at_fault(
+    status: int, told: dict[str, str]
+) -> None:
+    """However the words begin."""
+    assert type(classify(status, "Invalid API key: no such stop", **told)) is RequestRejected
+
+
 @pytest.mark.parametrize("words", ["tool name is too long", "bad context", "length"])
 def test_other_words_are_no_context_error(words: str) -> None:
     """A guess would send a wrong request to every endpoint."""

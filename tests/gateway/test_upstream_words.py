@@ -207,6 +207,16 @@ async def test_a_key_in_a_code_or_a_field(
 
 
 @pytest.mark.anyio
+async def test_a_refusal_that_quotes_the_caller_rests_nothing(redis_url: str) -> None:
+    """A stop sequence with the words of a bad key is the caller's fault, and nobody else's."""
+    words = "Invalid 'stop': ['invalid api key'] is not supported"
+    async with asked(redis_url, refusal(400, "invalid_value", words)) as gateway:
+        reply = await gateway.chat(model="m", stop=["invalid api key"])
+        assert not gateway.worker.table.endpoint("m@up").breaker.is_open
+    assert (reply.status_code, reply.json()["error"]["message"]) == (400, f"up: {words}")
+
+
+@pytest.mark.anyio
 async def test_an_error_in_a_stream_that_quotes_the_key(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

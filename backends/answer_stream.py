@@ -10,7 +10,6 @@ from typing import Final, Self
 
 from backends.auth import Auth
 from backends.errors import BackendError
-from backends.redaction import redacted
 from backends.transport import Answer, Post, Transport
 from backends.types import StreamEvent
 from backends.wire.decoder import AnswerDecoder
@@ -65,7 +64,11 @@ class AnswerStream:
         if self._answer.closed:
             raise StopAsyncIteration
         while not decoder.done and decoder.failure is None:
-            data = await self._answer.read()
+            try:
+                data = await self._answer.read()
+            except BackendError as error:
+                self._hide_credential(error)
+                raise
             events = decoder.feed(data) if data else decoder.end()
             if events:
                 return events
@@ -91,7 +94,7 @@ class AnswerStream:
             self._answer.close()
 
     def _hide_credential(self, error: BackendError) -> None:
-        """Take out of an upstream's words the credential that it was sent, of whatever shape."""
+        """Take the credential that was sent out of all that came back, of whatever shape."""
         ours = self._call.headers.keys()
         sent = [value for name, value in self._credential.items() if name not in ours]
-        error.reword(redacted(error.message, sent))
+        error.redact(sent)

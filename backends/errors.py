@@ -23,8 +23,19 @@ Design decision 10 fixes the reactions; ``classify`` is the only place that read
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, TypeAlias
+
+from backends.redaction import cut, redacted
+
+MAX_MESSAGE_CHARS: Final = 2000
+MAX_CODE_CHARS: Final = 200
+MAX_PARAM_CHARS: Final = 200
+
+_WHOLE: Final = 4
+"""As many times what is shown of a text is looked through for credentials before it is cut."""
+
+MAX_WHOLE_CHARS: Final = MAX_MESSAGE_CHARS * _WHOLE
 
 Phase: TypeAlias = Literal["connect", "first_token", "stall", "total"]
 
@@ -42,10 +53,24 @@ _CONTEXT_WORDS = re.compile(
     re.IGNORECASE,
 )
 _KEY_WORDS = re.compile(
-    r"(incorrect|invalid) api[ _-]?key|api[ _-]?key (is )?(not valid|invalid|expired)"
-    r"|credit balance is too low",
+    r"(?:(?:http|error|code|4\d\d|bad request|unauthorized|authentication(?: error| fail\w*)?"
+    r"|provider returned error|the|your|this|provided)[\s:,.(\[-]{1,9}){0,5}"
+    r"(?:(?:incorrect|invalid) api[ _-]?key(?![\w'\"`-])"
+    r"|api[ _-]?key (?:is )?(?:not valid|invalid|expired)(?![\w'\"`-])"
+    r"|credit balance is too low)",
     re.IGNORECASE,
 )
+"""How a sentence about a key or an account begins. Within a sentence the words may be the caller's:
+a tool's name, a stop sequence."""
+
+_KEY_KINDS = re.compile("key|auth|credential|credit|billing|balance|account|permission|access")
+_PLAIN_KINDS = frozenset({
+    "error", "apierror", "clienterror", "requesterror", "usererror", "upstreamerror", "invalid",
+    "invalidrequest", "invalidrequesterror", "invalidargument", "clientspecifiedaninvalidargument",
+    "badrequest", "badrequesterror", "failedprecondition", "validation", "validationerror",
+    "validationexception", "unprocessableentity", "none", "null", "unknown",
+})  # fmt: skip
+"""Codes and types, as letters alone, that say no more than the status of a wrong request."""
 
 _CREDENTIAL_STATUSES = frozenset({401, 402, 403})
 
@@ -80,18 +105,25 @@ class BackendError(Exception):
         retry_after_s: float | None = None,
         param: str | None = None,
     ) -> None:
-        """Keep what the upstream said; ``message`` is shown to the client."""
-        super().__init__(message)
-        self.message = message
+        """Keep what the upstream said, cut to its bounds; ``message`` is shown to the client."""
+        super().__init__()
         self.upstream_status = upstream_status
-        self.upstream_code = upstream_code
         self.retry_after_s = retry_after_s
-        self.param = param
+        self._say(message, upstream_code, param)
 
-    def reword(self, message: str) -> None:
-        """Say it otherwise."""
-        self.args = (message,)
-        self.message = message
+    def redact(self, secrets: Iterable[str] = ()) -> None:
+        """Take out of all its texts what may be a credential; see ``redacted``."""
+        known = tuple(secrets)
+        message, code, param = (text and redacted(text, known) for text in self._whole)
+        self._say(message or "", code, param)
+
+    def _say(self, message: str, code: str | None, param: str | None) -> None:
+        texts = ((message, MAX_MESSAGE_CHARS), (code, MAX_CODE_CHARS), (param, MAX_PARAM_CHARS))
+        # Half a key would not be known for one: it is looked for before the texts are cut.
+        self._whole = [text and cut(text, most * _WHOLE) for text, most in texts]
+        shown = [text and cut(text, most) for text, most in texts]
+        self.message, self.upstream_code, self.param = shown[0] or "", shown[1], shown[2]
+        self.args = (self.message,)
 
 
 class RequestRejected(BackendError):
@@ -129,7 +161,7 @@ class EndpointRejected(BackendError):
         """Whether it is about our credential or what it may do, whatever the status."""
         told = _KIND_OF.get((self.upstream_code or "").lower()) is EndpointRejected
         told = told or self.upstream_status in _CREDENTIAL_STATUSES
-        return told or _KEY_WORDS.search(self.message) is not None
+        return told or _KEY_WORDS.match(self.message) is not None
 
 
 class RateLimited(BackendError):
@@ -218,6 +250,7 @@ def classify(
     code: str | None = None,
     retry_after_s: float | None = None,
     param: str | None = None,
+    named: str | None = None,
 ) -> BackendError:
     """Return the error that an upstream's HTTP status and error code stand for.
 
@@ -227,10 +260,14 @@ def classify(
         code: the upstream's error code, if any.
         retry_after_s: the Retry-After it sent, in seconds.
         param: the field of the request that it names, if any.
+        named: its own name of the kind of error beside the code, if any.
     """
+    message = cut(message, MAX_WHOLE_CHARS)
     kind = _KIND_OF.get(code.lower()) if code else None
     if kind is None and (status is None or status in REJECTED_STATUSES):
-        kind = _kind_of_words(message) or (RequestRejected if status else UpstreamFailed)
+        at_fault = bool(param) or _is_of_the_request(code) or _is_of_the_request(named)
+        kind = _kind_of_words(message, at_fault=at_fault)
+        kind = kind or (RequestRejected if status else UpstreamFailed)
     elif kind is None and status == 429:
         kind = RateLimited
     elif kind is None and (status in RETRYABLE_STATUSES or (status or 0) >= 500):
@@ -245,8 +282,18 @@ def classify(
     )
 
 
-def _kind_of_words(message: str) -> type[BackendError] | None:
-    """Many servers give no code, only a sentence: about the context's length, or about a key."""
+def _is_of_the_request(name: str | None) -> bool:
+    """Say whether a code or type tells what is wrong with a request, and so with no key of ours."""
+    letters = "".join(char for char in (name or "").lower() if char.isalpha())
+    return bool(letters) and letters not in _PLAIN_KINDS and not _KEY_KINDS.search(letters)
+
+
+def _kind_of_words(message: str, *, at_fault: bool) -> type[BackendError] | None:
+    """Many servers give no code, only a sentence: about the context's length, or about a key.
+
+    Where the request is known to be at fault no words make it the endpoint's: that would rest it
+    for every caller.
+    """
     if _CONTEXT_WORDS.search(message):
         return ContextLengthExceeded
-    return EndpointRejected if _KEY_WORDS.search(message) else None
+    return EndpointRejected if not at_fault and _KEY_WORDS.match(message) else None

@@ -11,7 +11,6 @@ import msgspec
 from backends.auth import Auth
 from backends.base import Probe
 from backends.errors import BackendError
-from backends.redaction import redacted
 from backends.transport import Transport
 
 _NO_SUCH_PAGE: Final = frozenset({404, 405, 501})
@@ -50,7 +49,8 @@ async def asked(
         if error.upstream_status in _NO_SUCH_PAGE:
             return Probe(True, "answers")
         status = f"{error.upstream_status}: " if error.upstream_status else ""
-        return Probe(False, f"{status}{redacted(error.message, credential.values())}")
+        error.redact(credential.values())
+        return Probe(False, f"{status}{error.message}")
     if read is None:
         return Probe(True, "answers")
     try:

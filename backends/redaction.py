@@ -7,6 +7,7 @@ model's name that is lost is the smaller harm.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable
 from typing import Final
 
@@ -20,6 +21,9 @@ _MOST_MIXED_CHARS: Final = 12
 
 _R: Final = r"[A-Za-z0-9_\-*./+=~•…]"
 """What keys are made of, and masked with."""
+
+_OF_KEYS: Final = f"{string.ascii_letters}{string.digits}_-*./+=~•…%\\"
+"""The same, with what escapes some of it."""
 
 _NO_WORD: Final = rf"(?!(?-i:[A-Z]?[a-z]+)[.,]?(?!{_R}))"
 _KEYS: Final = re.compile(
@@ -56,11 +60,16 @@ _KEPT: Final = re.compile(
   | request[ _-]?id ["']? [\s:=]* ["'(]* [\w-]+
   | (?<![\w-]) (?: call | toolu | tooluse | chatcmpl | cmpl | msg | resp | rs | fc | req | gen
       | org | proj | file ) [-_] [\w-]+
-  | ({_R}{{{_MIN_RUN_CHARS},}}) (?<!\.)
+  | ({_R}{{{_MIN_RUN_CHARS},}})
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Long runs, and what looks like one but has a meaning of its own to the caller."""
+"""Long runs, and what looks like one but has a meaning of its own to the caller.
+
+A run is found at each of its places where nothing else is: it must not fail at its end, or all of
+it is read again from every place. Here and above, what follows an open repeat must be sure to match
+soon, or the repeat has a left guard.
+"""
 
 _UUID: Final = re.compile(r"[0-9a-fX]{8}(?:-[0-9a-fX]{4}){3}-[0-9a-fX]{12}", re.IGNORECASE)
 _BETWEEN: Final = re.compile(r"[-_./=]")
@@ -72,6 +81,18 @@ _NUMBERED: Final = re.compile(
     r"(?:[A-Z]?[a-z]{2,12}){1,3}[A-Z]{0,3}\d{1,4}[a-z]?|\d{1,6}[A-Za-z]{1,4}", re.ASCII
 )
 
+_MOST_HALF_CHARS: Final = 200
+"""As much of a word that was cut may be half a key; what is longer is no word."""
+
+
+def cut(words: str, most_chars: int) -> str:
+    """Return the beginning of a text that is too long, without half a key at its end."""
+    if len(words) <= most_chars:
+        return words
+    kept = words[:most_chars]
+    whole = kept.rstrip(_OF_KEYS)
+    return whole if whole and len(kept) - len(whole) <= _MOST_HALF_CHARS else kept
+
 
 def redacted(words: str, secrets: Iterable[str] = ()) -> str:
     """Return ``words`` with all that may be a credential replaced.
@@ -79,16 +100,29 @@ def redacted(words: str, secrets: Iterable[str] = ()) -> str:
     Args:
         words: an upstream's.
         secrets: what is known to be one: the values of the headers that authenticated the request.
+            They are found as they are, percent-encoded, and escaped as in JSON.
     """
     for value in secrets:
         for part in (value, value.partition(" ")[2]):  # some have the name of a scheme before them
             if len(part) >= MIN_SECRET_CHARS:
                 words = words.replace(part, REDACTED)
+                if "%" in words or "\\" in words:
+                    words = re.sub(_spelled(part), REDACTED, words)
     words = _KEYS.sub(REDACTED, words)
     words = _NAMED.sub(rf"\1\2{REDACTED}", words)
     words = _MASKED.sub(REDACTED, words)
     words = _SHORTENED.sub(_shortened, words)
     return _KEPT.sub(_run, words)
+
+
+def _spelled(secret: str) -> str:
+    """Return a pattern of a secret of which some characters may be escaped, once or twice."""
+    return "".join(char if char.isalnum() else _escaped(char) for char in secret)
+
+
+def _escaped(char: str) -> str:
+    digits = f"(?i:{ord(char):02x})"
+    return rf"(?:\\{{0,3}}{re.escape(char)}|%(?:25)?{digits}|\\{{1,3}}u00{digits})"
 
 
 def _shortened(found: re.Match[str]) -> str:
@@ -97,8 +131,12 @@ def _shortened(found: re.Match[str]) -> str:
 
 
 def _run(found: re.Match[str]) -> str:
-    run = found[1]
-    return found[0] if run is None or _is_readable(run) else REDACTED
+    if found[1] is None:
+        return found[0]
+    run = found[1].rstrip(".")  # they end a sentence
+    if len(run) < _MIN_RUN_CHARS or _is_readable(run):
+        return found[0]
+    return REDACTED + found[1][len(run) :]
 
 
 def _is_readable(run: str) -> bool:

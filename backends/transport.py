@@ -176,7 +176,9 @@ class Transport:
             decoded = response.aiter_bytes()
         return Answer(self._transport, connection, decoded)
 
-    async def get(self, path: str, headers: Mapping[str, str]) -> bytes:
+    async def get(
+        self, path: str, headers: Mapping[str, str], most_bytes: int = MAX_LIST_BYTES
+    ) -> bytes:
         """Return what is at a path, whole: for lists and states, which are small.
 
         Raises:
@@ -192,8 +194,8 @@ class Transport:
             with _READING:
                 async for chunk in response.aiter_bytes():
                     body += chunk
-                    if len(body) > MAX_LIST_BYTES:
-                        raise ProtocolError(f"the upstream's list passed {MAX_LIST_BYTES} bytes")
+                    if len(body) > most_bytes:
+                        raise ProtocolError(f"the upstream's list passed {most_bytes} bytes")
         finally:
             await response.aclose()
         return bytes(body)

@@ -46,6 +46,9 @@ _LOAD: Final = {
 }
 """Gauges of its metrics, one for each engine."""
 
+MAX_METRICS_BYTES: Final = 1024 * 1024
+"""More is not read: it is parsed in Python, line by line."""
+
 _decode = msgspec.json.Decoder(_Counted).decode
 
 
@@ -143,7 +146,7 @@ class VLLM(OpenAILike):
         try:
             async with asyncio.timeout_at(deadline):
                 headers = self._auth.headers(self._beside.url("/metrics"), b"")
-                page = await self._beside.get("/metrics", headers)
+                page = await self._beside.get("/metrics", headers, MAX_METRICS_BYTES)
             return load_of(page.decode())
         except (BackendError, TimeoutError, ValueError):
             return ""

@@ -28,7 +28,6 @@ from backends.errors import (
     RequestRejected,
     UpstreamFailed,
 )
-from backends.redaction import redacted
 from backends.wire.checks import InvalidRequest, closest
 from policies.ledger.base import LedgerError, LedgerUnavailable, LimitExceeded, PaymentRequired
 from policies.types import Rejection
@@ -221,23 +220,23 @@ def shown_status(error: BackendError) -> int:
 
 def backend_reply(error: BackendError, provider: str) -> ErrorReply:
     """Word an upstream's failure, without what may be a credential in its words."""
+    error.redact()
     status = shown_status(error)
     metadata: dict[str, Any] = {"provider_name": provider}
     if error.upstream_status is not None:
         metadata["upstream_status"] = error.upstream_status
     if error.upstream_code is not None:
-        metadata["provider_code"] = redacted(error.upstream_code)
+        metadata["provider_code"] = error.upstream_code
     wait = error.retry_after_s
     headers = {"Retry-After": str(ceil(wait))} if wait is not None and status in (429, 503) else {}
     error_type = "provider_overloaded" if status == 503 else error.error_type
-    words = redacted(error.message)
+    words = error.message
     if isinstance(error, EndpointRejected) and error.credential_refused:
         # Nothing that a caller, who has another key and another account, could mend.
         told = "" if error.upstream_status is None else f" ({error.upstream_status})"
         words = f"the endpoint refuses this gateway's own credential{told}: {words}"
     # Another's refusal names no field that a caller should change.
     param = error.param if isinstance(error, RequestRejected) else None
-    param = None if param is None else redacted(param)
     message = f"{provider}: {words}"
     return ErrorReply(status, message, param, error_type, metadata, headers)
 

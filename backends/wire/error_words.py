@@ -7,8 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-_MOST_CHARS: Final = 2000
-_MOST_PARAM_CHARS: Final = 200
+from backends.errors import MAX_WHOLE_CHARS
+from backends.redaction import cut
+
 _WRAPPED: Final = 2
 """How often an error may stand in another one's message."""
 
@@ -34,7 +35,9 @@ def read_error(body: bytes) -> Told:
     document = read_document(body)
     if document is None:
         text = body.decode("utf-8", "replace").strip()
-        return Told("" if text.startswith("<") else text[:500])  # no page is for a program
+        return Told(
+            "" if text.startswith("<") else cut(text, MAX_WHOLE_CHARS)
+        )  # no page is for a program
     error = next((document[name] for name in WITHIN if document.get(name)), document)
     if isinstance(error, str) and isinstance(document.get("message"), str):
         error = {"message": document["message"] or error}  # ``error`` is the kind's name
@@ -67,7 +70,7 @@ def error_words(error: object, wrapped: int = _WRAPPED) -> Told:
         # What the provider behind a router said, after the router's own words.
         words = f"{words}: {_unwrapped(raw, wrapped)}" if words else raw
     param = error.get("param")
-    param = param[:_MOST_PARAM_CHARS] if isinstance(param, str) and param else None
+    param = param if isinstance(param, str) and param else None
     return Told(_unwrapped(str(words), wrapped), _code(error), param)
 
 
@@ -99,4 +102,4 @@ def _unwrapped(words: str, wrapped: int) -> str:
         document = read_document(words.encode("utf-8", "surrogatepass"))
         if document:
             return error_words(document.get("error") or document, wrapped - 1).message
-    return words[:_MOST_CHARS]
+    return cut(words, MAX_WHOLE_CHARS)

@@ -69,6 +69,7 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
         code=_telling(document, headers, told.code),
         retry_after_s=wait_s(headers, document, limited=status == 429, words=told.message),
         param=told.param,
+        named=_named(document),
     )
 
 
@@ -110,6 +111,7 @@ def stream_error(document: Any) -> BackendError:
         code=_telling(outer, {}, code),
         retry_after_s=wait_s({}, outer, limited=status in (429, None), words=told.message),
         param=told.param,
+        named=_named(outer),
     )
 
 
@@ -158,6 +160,14 @@ def _status_in(document: Mapping[str, Any]) -> int | None:
         if len(digits) == 3 and digits.isdecimal() and 400 <= int(digits) < 600:
             return int(digits)
     return None
+
+
+def _named(document: Mapping[str, Any]) -> str | None:
+    """Return the type of an error, where it has one."""
+    error = document.get("error")
+    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    found = (inner.get("type"), document.get("error_type"), document.get("type"))
+    return next((each for each in found if isinstance(each, str) and each), None)
 
 
 def _telling(

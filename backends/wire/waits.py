@@ -32,11 +32,14 @@ _EPOCH_S: Final = 1e9
 _EPOCH_MS: Final = 1e12
 """... or in milliseconds."""
 
+MAX_WAIT_S: Final = 86_400.0
+"""No upstream is believed that asks for more; a caller gets a number that a program can read."""
+
 
 def wait_s(
     headers: Mapping[str, str], document: Mapping[str, Any], *, limited: bool, words: str = ""
 ) -> float | None:
-    """Find how long to wait, seconds; None if nothing says so.
+    """Find how long to wait, seconds, at most ``MAX_WAIT_S``; None if nothing says so.
 
     Args:
         headers: the answer's, by lower-case names.
@@ -44,7 +47,15 @@ def wait_s(
         limited: it is a rate limit: then the headers that count what remains are asked as well ...
         words: ... and the error's sentence, where nothing else says it.
     """
-    now = _now(headers)
+    wait = _told_s(headers, document, limited=limited, words=words)
+    return None if wait is None else min(wait, MAX_WAIT_S)
+
+
+def _told_s(
+    headers: Mapping[str, str], document: Mapping[str, Any], *, limited: bool, words: str
+) -> float | None:
+    """Return the wait as it is told, however long."""
+    now = _date(headers.get("date")) or datetime.now(UTC)
     if (wait := retry_after_s(headers.get("retry-after"), now)) is not None:
         return wait
     if (wait := retry_after_s(headers.get("retry-after-ms"))) is not None:
@@ -64,20 +75,19 @@ def retry_after_s(value: str | None, now: datetime | None = None) -> float | Non
     try:
         wait = float(value)
     except ValueError:
-        try:
-            wait = (parsedate_to_datetime(value) - (now or datetime.now(UTC))).total_seconds()
-        except (ValueError, TypeError):
+        if (date := _date(value)) is None:
             return None
+        wait = (date - (now or datetime.now(UTC))).total_seconds()
     return max(0.0, wait) if math.isfinite(wait) else None
 
 
-def _now(headers: Mapping[str, str]) -> datetime:
-    """Return the upstream's own time, by which it also says when a limit is over."""
+def _date(value: str | None) -> datetime | None:
+    """Read a date of HTTP's: of Retry-After, or the upstream's own time; None if unreadable."""
     try:
-        now = parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError, TypeError):
-        return datetime.now(UTC)
-    return now if now.tzinfo is not None else now.replace(tzinfo=UTC)
+        date = parsedate_to_datetime(value or "")
+    except (ValueError, TypeError, OverflowError):  # the last: a zone of years
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
 def _google_s(document: Mapping[str, Any]) -> float | None:

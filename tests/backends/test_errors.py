@@ -8,6 +8,9 @@ import pytest
 
 from backends import errors
 from backends.errors import (
+    MAX_CODE_CHARS,
+    MAX_MESSAGE_CHARS,
+    MAX_PARAM_CHARS,
     BackendError,
     ContentFiltered,
     ContextLengthExceeded,
@@ -17,6 +20,7 @@ from backends.errors import (
     UpstreamFailed,
     classify,
 )
+from backends.redaction import REDACTED
 
 
 @pytest.mark.parametrize("status", range(300, 600))
@@ -62,6 +66,63 @@ def test_a_key_that_is_refused_with_400_is_no_fault_of_the_request() -> None:
     error = classify(400, "API key not valid.", code="API_KEY_INVALID")
     assert type(error) is EndpointRejected
     assert error.move_on
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Incorrect API key provided: sk-x. You can find your key in the console.",
+        "API key not valid. Please pass a valid API key.",
+        "API key expired. Please renew the API key.",
+        "Your API key is invalid",
+        "The api_key is not valid",
+        "Error: Invalid API key",
+        "Authentication Fails (invalid api key)",
+        "Error code: 400 - Incorrect API key provided",
+        "Provider returned error: Invalid API key",
+        "Your credit balance is too low to access the API. Please go to Plans & Billing.",
+    ],
+)
+@pytest.mark.parametrize(
+    "code", [None, "400", "invalid-argument", "INVALID_ARGUMENT", "invalid_request_error",
+             "authentication_error", "Client specified an invalid argument"],
+)  # fmt: skip
+def test_a_sentence_about_a_key_is_known_by_its_beginning(words: str, code: str | None) -> None:
+    """Where no code tells what else is wrong."""
+    for error in (classify(400, words, code=code), classify(400, words, named=code)):
+        assert type(error) is EndpointRejected
+        assert error.credential_refused
+        error.redact()
+        assert error.credential_refused
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid schema for function 'f': In context=('properties', 'invalid api key'), no type",
+        "Tool 'incorrect-api-key' not found in tools",
+        "Invalid 'stop': ['invalid api key'] is not supported",
+        "'invalid api key' is a required property",
+        "invalid_api_key_2 is no name of a tool",
+        "no tool 'invalid_api_key', the credit balance is too low",
+    ],
+)
+def test_words_that_a_caller_wrote_open_no_breaker(words: str) -> None:
+    """A schema, a name or a stop sequence may be quoted anywhere within a sentence."""
+    for code in (None, "invalid_request_error", "invalid_value"):
+        assert type(classify(400, words, code=code)) is RequestRejected
+        assert not isinstance(classify(None, words, code=code), EndpointRejected)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize(
+    "told", [{"param": "stop"}, {"code": "invalid_value"}, {"named": "unsupported_value"}]
+)
+def test_a_field_or_a_kind_of_its_own_says_that_the_request_is_at_fault(
+    status: int, told: dict[str, str]
+) -> None:
+    """However the words begin."""
+    assert type(classify(status, "Invalid API key: no such stop", **told)) is RequestRejected
 
 
 @pytest.mark.parametrize("words", ["tool name is too long", "bad context", "length"])
@@ -121,3 +182,37 @@ def test_whether_it_is_about_the_credential_is_told_whatever_the_status(
     """Words that may quote a key are shown to nobody."""
     assert isinstance(error, EndpointRejected)
     assert error.credential_refused is credential
+
+
+@pytest.mark.parametrize("size", [2_000, 64_000])
+def test_no_text_of_an_error_is_long(size: int) -> None:
+    """Whatever made it: the vendor's words, its code, and the field that it names."""
+    for error in (
+        classify(400, "." * size, code="." * size, param="." * size),
+        ContentFiltered("." * size, upstream_code="." * size),
+        UpstreamFailed(f"ended with {'.' * size!r}"),
+    ):
+        assert len(error.message) == len(str(error)) == MAX_MESSAGE_CHARS
+        assert error.upstream_code in (None, "." * MAX_CODE_CHARS)
+        assert error.param in (None, "." * MAX_PARAM_CHARS)
+
+
+def test_a_text_that_is_cut_ends_with_a_whole_word() -> None:
+    """Half a key would not be known for one."""
+    words = "w " * 990
+    assert classify(400, words + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA").message == words
+    assert classify(400, "(" + "w" * 3000).message == "(" + "w" * 1999
+
+
+@pytest.mark.parametrize("known", [["Bearer letm/in9"], []])
+def test_a_key_is_taken_out_before_a_text_is_cut(known: list[str]) -> None:
+    """Of all texts of an error, wherever the cut would be."""
+    key = known[0].removeprefix("Bearer ") if known else "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA"
+    for most in (0, MAX_CODE_CHARS, MAX_MESSAGE_CHARS):
+        for shift in range(len(key) + 2):
+            words = "(" * (most - shift) + key + ")."
+            error = classify(400, words, code=words, param=words)
+            error.redact(known)
+            for text in (error.message, str(error), error.upstream_code, error.param):
+                assert text is not None
+                assert REDACTED.startswith(text.strip("().") or "[")

@@ -119,13 +119,14 @@ async def silent(exchange: Exchange) -> None:
         (replies(200, b"<html>welcome</html>"), "answers"),
         (replies(200, b'vllm:num_requests_running{engine="0 1\n'), "answers"),
         (replies(200, b"\xff\xfe"), "answers"),
+        (replies(200, b"vllm:num_requests_running 1\n" + b"# a\n" * 2**18), "answers"),
         (replies(404), "answers"),
         (replies(500), "answers"),
         (silent, "answers"),
     ],
 )
 async def test_a_vllm_without_metrics_is_as_well_as_before(page: Script, words: str) -> None:
-    """Absent, older, broken, another page, or not in time."""
+    """Absent, older, broken, another page, too long, or not in time."""
     async with serving(replies(200), replies(200, LIST), page) as upstream:
         probe = await probed("vllm", upstream.base_url, seconds=1.0)
     assert probe == Probe(True, words, frozenset({"one", "two"}))

@@ -133,6 +133,19 @@ async def test_a_wait_that_only_the_words_tell_reaches_the_caller(redis_url: str
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("wait", "told"), [("1e300", "86400"), (f"Mon, 01 Jan 2024 00:00:00 +{'9' * 14}", None)]
+)
+async def test_an_absurd_wait_is_no_fault_of_ours(
+    redis_url: str, wait: str, told: str | None
+) -> None:
+    """It is cut to a day, or is none."""
+    async with asked(redis_url, refusal(429, Retry_After=wait)) as gateway:
+        reply = await gateway.chat(model="m")
+    assert (reply.status_code, reply.headers.get("retry-after")) == (429, told)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_that_quotes_the_key(
     redis_url: str,
@@ -162,6 +175,45 @@ async def test_a_refusal_that_quotes_the_key(
     )
     assert KEY not in reply.text + json.dumps(record) + caplog.text
     assert "no plan" not in json.dumps(record) + caplog.text
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_key_in_a_code_or_a_field(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """Every text of an error is looked through, in an answer or after content."""
+    monkeypatch.setenv("ACME_KEY", KEY)
+    told = {"message": f"{'w ' * 998}{KEY}", "code": f"no {KEY}", "param": f"the.{KEY}"}
+
+    async def part(call: Call) -> None:
+        await call.start(200 if stream else 400)
+        if stream:
+            await call.word("hello")
+        body = json.dumps({"error": {**told, "type": "t"}}).encode()
+        await call.chunk(b"data: " + body + b"\n\n" if stream else body)
+        await call.end()
+
+    async with upstream(part) as up:
+        given = settings(model(up.endpoint("up", api_key_env="ACME_KEY", retries=0), id="m"))
+        async with running(redis_url, given) as gateway:
+            if stream:
+                (error,) = (await gateway.stream(model="m")).errors
+            else:
+                error = (await gateway.chat(model="m")).json()["error"]
+    assert error["metadata"]["provider_code"] == "no [redacted]"
+    assert error["param"] == (None if stream else "the.[redacted]")
+    assert KEY[:4] not in json.dumps(error)
+
+
+@pytest.mark.anyio
+async def test_a_refusal_that_quotes_the_caller_rests_nothing(redis_url: str) -> None:
+    """A stop sequence with the words of a bad key is the caller's fault, and nobody else's."""
+    words = "Invalid 'stop': ['invalid api key'] is not supported"
+    async with asked(redis_url, refusal(400, "invalid_value", words)) as gateway:
+        reply = await gateway.chat(model="m", stop=["invalid api key"])
+        assert not gateway.worker.table.endpoint("m@up").breaker.is_open
+    assert (reply.status_code, reply.json()["error"]["message"]) == (400, f"up: {words}")
 
 
 @pytest.mark.anyio

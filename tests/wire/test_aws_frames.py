@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import (
+    MAX_CODE_CHARS,
+    MAX_MESSAGE_CHARS,
     BackendError,
     EndpointRejected,
     ProtocolError,
@@ -222,3 +224,8 @@ def test_an_error_without_a_shape_gives_its_words() -> None:
     headers = {":message-type": "error", ":error-code": "InternalError", ":error-message": "sorry"}
     with pytest.raises(UpstreamFailed, match="sorry"):
         read(frame(headers, b""))
+    for name in headers.keys() - {":message-type"}:
+        with pytest.raises(UpstreamFailed) as caught:
+            read(frame({**headers, name: "." * 30_000}, b""))
+        assert len(caught.value.message) <= MAX_MESSAGE_CHARS
+        assert len(caught.value.upstream_code or "") <= MAX_CODE_CHARS

@@ -67,7 +67,7 @@ def test_the_vendors_words_are_found(document: Any, message: str) -> None:
     ("status", "document", "kind"),
     [
         (400, {"error": {"message": "no"}}, RequestRejected),
-        (400, {"code": "x", "error": "Incorrect API key provided."}, EndpointRejected),
+        (400, {"code": "invalid-argument", "error": "Incorrect API key given"}, EndpointRejected),
         (400, {"error": {"message": "API key not valid. Pass one."}}, EndpointRejected),
         (
             400,
@@ -76,6 +76,13 @@ def test_the_vendors_words_are_found(document: Any, message: str) -> None:
         ),
         (400, {"error": {"message": "Your credit balance is too low"}}, EndpointRejected),
         (400, {"error": {"message": "m", "code": "model_not_found"}}, RequestRejected),
+        (400, {"error": {"message": "Invalid API key", "param": "stop"}}, RequestRejected),
+        (400, {"error": {"message": "Invalid API key", "type": "tool_error"}}, RequestRejected),
+        (
+            400,
+            {"error": {"message": "Invalid API key", "type": "invalid_request_error"}},
+            EndpointRejected,
+        ),
         (400, {"error": {"message": "m", "code": "content_filter"}}, ContentFiltered),
         (
             400,

@@ -6,6 +6,7 @@ A prompt is counted for that only where its bytes and what the caller asks for d
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,6 +162,28 @@ async def test_an_upstream_that_fits_or_does_not_say_is_asked(
             await gateway.audited()
         paths = [request.path for request in upstream.requests]
         assert paths == ["/tokenize", "/v1/chat/completions"]
+
+
+async def test_a_client_that_leaves_during_a_count_is_logged_and_counted(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that leaves later is; nothing is held, and no other question is asked."""
+    caplog.set_level(logging.INFO)
+    async with serving(silent) as upstream:
+        given = settings(model(counting(upstream), id="m"))
+        async with running(redis_url, given) as gateway:
+            wire = await gateway.connect()
+            question = [{"role": "user", "content": FITS}]
+            wire.writer.write(gateway.request(model="m", messages=question))
+            await until(lambda: upstream.requests)
+            await wire.close()
+            await until(lambda: len(gateway.worker.ticker) == 0)
+            row = 'tollway_requests_total{dialect="openai",model="m",status="499"}'
+            assert await gateway.metric(row) == 1
+            assert (await gateway.audited()).spent_nanodollars == 0
+        assert [request.path for request in upstream.requests] == ["/tokenize"]
+    lines = [line for record in caplog.records for _, line in getattr(record, "lines", ())]
+    assert [line["status"] for line in lines] == [499]
 
 
 async def test_an_endpoint_without_a_count_stays(redis_url: str, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -62,6 +63,13 @@ def _said(message: dict[str, Any]) -> list[str]:
     return [part[part["type"]] for part in content if part["type"] in ("text", "refusal")]
 
 
+class AtUpstream(NamedTuple):
+    """How many tokens a prompt has where its upstream counts."""
+
+    backend: Counting
+    request: ChatRequest
+
+
 UPSTREAM_S: Final = 2.0
 """How long an upstream may take to count: the request still has to be answered."""
 
@@ -87,24 +95,56 @@ class Tokens:
 
     async def count(self, account: str, encoding: str, text: str) -> int | None:
         """Return a text's tokens in an encoding; None if that cannot be known in time."""
-        if not (self._path and encoding) or len(text) > MAX_TEXT_BYTES // 4:
-            return None
-        turn = self._turns.setdefault(account, asyncio.Lock())
-        try:
-            async with asyncio.timeout(self._timeout_s), turn:
-                return await self._ask(Question(encoding, text))
-        except (OSError, EOFError, ValueError, msgspec.DecodeError) as error:
-            log.warning("no token count in %s: %s", encoding, type(error).__name__)
-            return None
+        asked = {"": Question(encoding, text)}
+        return (await self.at_once(account, asked, self._timeout_s)).get("")
 
     async def count_at(self, account: str, backend: Counting, request: ChatRequest) -> int | None:
         """Return a prompt's tokens as an upstream counts them; None if it does not say in time."""
+        asked = {"": AtUpstream(backend, request)}
+        return (await self.at_once(account, asked, self._upstream_s)).get("")
+
+    async def at_once(
+        self, account: str, asked: Mapping[str, Question | AtUpstream], within_s: float
+    ) -> dict[str, int]:
+        """Return the answers that come in time to what one request asks, all at the same time.
+
+        Args:
+            account: whose turn it takes.
+            asked: by any name.
+            within_s: how long all of it may take, with the wait for the account's turn.
+        """
+        counts: dict[str, int] = {}
+
+        async def ask(name: str, question: Question | AtUpstream) -> None:
+            if (count := await self._answer(question)) is not None:
+                counts[name] = count
+
+        able = {name: question for name, question in asked.items() if self._may_ask(question)}
+        if not able:
+            return counts
         turn = self._turns.setdefault(account, asyncio.Lock())
         try:
-            async with asyncio.timeout(self._upstream_s), turn:
-                return await backend.count(request)
-        except (BackendError, TimeoutError) as error:
-            log.warning("no token count by an upstream: %s", type(error).__name__)
+            async with asyncio.timeout(within_s), turn, asyncio.TaskGroup() as group:
+                for name, question in able.items():
+                    group.create_task(ask(name, question))
+        except TimeoutError:
+            log.warning("%s of %s token counts in %s s", len(counts), len(able), within_s)
+        return counts
+
+    def _may_ask(self, question: Question | AtUpstream) -> bool:
+        if isinstance(question, AtUpstream):
+            return True
+        known = bool(self._path and question.encoding)
+        return known and len(question.text) <= MAX_TEXT_BYTES // 4
+
+    async def _answer(self, question: Question | AtUpstream) -> int | None:
+        try:
+            if isinstance(question, AtUpstream):
+                return await question.backend.count(question.request)
+            return await self._ask(question)
+        except (BackendError, OSError, EOFError, ValueError, msgspec.DecodeError) as error:
+            who = "an upstream" if isinstance(question, AtUpstream) else question.encoding
+            log.warning("no token count by %s: %s", who, type(error).__name__)
             return None
 
     async def _ask(self, question: Question) -> int | None:

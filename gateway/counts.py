@@ -123,7 +123,7 @@ class PromptCounts:
             return
         name = self._table.endpoint(candidate.view.id).tokenizer
         asked = {
-            "prompt": Question(name, least_text(exchange.request)),
+            "prompt": Question(name, plain_text(narrowed(exchange.request, candidate))),
             "answer": Question(name, "".join(delivered.texts)),
         }
         counts = await self._tokens.at_once(exchange.caller.account, asked, ANSWER_S)

@@ -17,6 +17,7 @@ import msgspec
 from backends.base import Counting
 from backends.errors import BackendError
 from backends.types import ChatRequest
+from backends.wire.said import call_texts, content_texts
 from gateway.tokenizer.wire import MAX_TEXT_BYTES, Question, Reply, frame, read_frame
 
 log = logging.getLogger("tollway")
@@ -40,27 +41,22 @@ def least_text(request: ChatRequest) -> str:
     Not tools and calls, which it may say in fewer words than JSON has; not what a model thought
     before it spoke, which many are not told again; not the white space around a text.
     """
-    texts = [text for message in request.messages for text in _said(message)]
+    texts = [text for message in request.messages for text in content_texts(message)]
     return "\n".join([text.rpartition("</think>")[2].strip() for text in texts])
 
 
 def plain_text(request: ChatRequest) -> str:
-    """Return what the messages say, and the tools: what a count of the prompt is about."""
+    """Return what the messages say and call, and the tools: what a count of the prompt is about.
+
+    Not what a model thought before it spoke, which many are not told again.
+    """
     texts: list[str] = []
     for message in request.messages:
-        texts += _said(message)
-        for call in message.get("tool_calls") or ():
-            texts += [call["function"]["name"], call["function"]["arguments"]]
+        texts += content_texts(message)
+        texts += call_texts(message)
     if tools := request.params.get("tools"):
         texts.append(msgspec.json.encode(tools).decode())
     return "\n".join(texts)
-
-
-def _said(message: dict[str, Any]) -> list[str]:
-    content = message.get("content") or ()
-    if isinstance(content, str):
-        return [content]
-    return [part[part["type"]] for part in content if part["type"] in ("text", "refusal")]
 
 
 class AtUpstream(NamedTuple):

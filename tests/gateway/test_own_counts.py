@@ -142,14 +142,16 @@ PROMPTS = {
 }
 
 
+@pytest.mark.parametrize("tokenizer", [NAME, None])
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 async def test_no_part_of_a_prompt_is_free_for_a_client_that_leaves(
-    redis_url: str, process: str, prompt: dict[str, Any]
+    redis_url: str, process: str, prompt: dict[str, Any], tokenizer: str | None
 ) -> None:
-    """Whatever a template might leave out of it."""
+    """Whatever a template might leave out of it; also where bytes stand in."""
     await tokens(process)
     async with upstream(silence("word ")) as up:
-        given = settings(model(up.endpoint("up", tokenizer=NAME), id="m"))
+        named = {"tokenizer": tokenizer} if tokenizer else {}
+        given = settings(model(up.endpoint("up", **named), id="m"))
         async with running(redis_url, given, tokenizer=process) as gateway:
             wire = await gateway.connect()
             body = {"model": "m", "stream": True, "max_tokens": 1000, **prompt}
@@ -161,13 +163,17 @@ async def test_no_part_of_a_prompt_is_free_for_a_client_that_leaves(
     assert 1_500 < line.tokens["prompt"] < 3_000
 
 
+@pytest.mark.parametrize("tokenizer", [NAME, None])
 async def test_tools_that_an_endpoint_never_gets_are_not_counted(
-    redis_url: str, process: str
+    redis_url: str, process: str, tokenizer: str | None
 ) -> None:
     """Where the caller allows leaving them out."""
     expected = await tokens(process)
+    named = {"tokenizer": tokenizer} if tokenizer else {}
+    if not tokenizer:
+        expected = {"prompt": PROMPT_TOKENS, "completion": len(TEXT.encode()) // 4}
     async with upstream(NO_USAGE) as up:
-        endpoint = up.endpoint("up", tokenizer=NAME, capabilities={"tools": False})
+        endpoint = up.endpoint("up", **named, capabilities={"tools": False})
         given = settings(model(endpoint, id="m"))
         async with running(redis_url, given, tokenizer=process) as gateway:
             loose = {"require_parameters": False}

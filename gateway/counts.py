@@ -17,7 +17,15 @@ from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import NoRoute
 from gateway.exchange import Exchange, narrowed
 from gateway.tokenizer.wire import Question
-from gateway.tokens import NO_TEXT, AtUpstream, Tokens, least_text, plain_text, whole_text
+from gateway.tokens import (
+    NO_TEXT,
+    AtUpstream,
+    Tokens,
+    least_text,
+    plain_text,
+    slack_tokens,
+    whole_text,
+)
 from policies.charging import Outcome
 from policies.feasible import too_long
 from policies.planner import overhead_tokens, recounted
@@ -99,6 +107,9 @@ class PromptCounts:
         options = request.provider.options
         tight = [c for c in plan.candidates if c.tight and not options.get(c.view.provider)]
         counts = await self._counted(exchange, tight, least_text, WINDOW_S)
+        for name in counts:
+            if self._table.endpoint(name).tokenizer:
+                counts[name] = max(0, counts[name] - slack_tokens(request))
         full = {
             candidate.view.id: rejection
             for candidate in tight

@@ -25,6 +25,9 @@ log = logging.getLogger("tollway")
 NO_TEXT: Final = frozenset({"image_url", "input_audio", "video_url", "file"})
 """Parts of a prompt whose tokens no count of texts can know."""
 
+PART_SLACK_TOKENS: Final = 8
+"""How far apart the counts of a text may be in two templates, at its ends."""
+
 _decode = msgspec.msgpack.Decoder(Reply).decode
 
 
@@ -36,13 +39,26 @@ def whole_text(request: ChatRequest) -> str:
 
 
 def least_text(request: ChatRequest) -> str:
-    """Return a text with at most as many tokens as the prompt: what no template leaves out.
+    """Return a text with hardly more tokens than the prompt: what no template leaves out.
 
     Not tools and calls, which it may say in fewer words than JSON has; not what a model thought
-    before it spoke, which many are not told again; not the white space around a text.
+    before it spoke, which many are not told again; not the white space around a text. Parts of one
+    message stand as close as they do in the closest template. See ``slack_tokens``.
     """
-    texts = [text for message in request.messages for text in content_texts(message)]
-    return "\n".join([text.rpartition("</think>")[2].strip() for text in texts])
+    messages = []
+    for message in request.messages:
+        if parts := content_texts(message):
+            text = "".join([part.strip() for part in parts])
+            messages.append(text.rpartition("</think>")[2].strip())
+    return "\n".join(messages)
+
+
+def slack_tokens(request: ChatRequest) -> int:
+    """Return how many tokens ``least_text`` may have above the least of any template.
+
+    Where a text begins or ends, words merge with what a template puts there, or do not.
+    """
+    return PART_SLACK_TOKENS * sum(len(content_texts(message)) for message in request.messages)
 
 
 def plain_text(request: ChatRequest) -> str:

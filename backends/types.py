@@ -69,7 +69,10 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A bound: everything in the body that can become prompt tokens (no image data)."""
 
     content_bytes: int = 0
-    """UTF-8 bytes of the text in the messages, for a count of our own."""
+    """UTF-8 bytes of the texts and calls in the messages, for a count of our own."""
+
+    tools_bytes: int = 0
+    """The same of the tools, as JSON: apart, as an endpoint that lacks them may get none."""
 
     images: int = 0
     max_tokens: int | None = None

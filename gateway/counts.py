@@ -6,9 +6,7 @@ offers it. Where nobody can say, the bound by bytes stands.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -18,7 +16,16 @@ from backends.types import ChatRequest
 from gateway.endpoints import Endpoint, EndpointTable
 from gateway.errors import NoRoute
 from gateway.exchange import Exchange, narrowed
-from gateway.tokens import NO_TEXT, Tokens, least_text, plain_text, whole_text
+from gateway.tokenizer.wire import Question
+from gateway.tokens import (
+    NO_TEXT,
+    AtUpstream,
+    Tokens,
+    least_text,
+    plain_text,
+    slack_tokens,
+    whole_text,
+)
 from policies.charging import Outcome
 from policies.feasible import too_long
 from policies.planner import overhead_tokens, recounted
@@ -26,6 +33,9 @@ from policies.types import Candidate
 
 WINDOW_S: Final = 2.0
 """How long counts may take that only spare an upstream a refusal."""
+
+CREDIT_S: Final = 2.0
+"""How long counts may take that may save a request from a 402, over all endpoints."""
 
 ANSWER_S: Final = 2.0
 """How long the count of an answer may keep its bill, and the end of a stream, waiting."""
@@ -58,7 +68,8 @@ class PromptCounts:
     async def fit_credit(self, exchange: Exchange, available: int) -> bool:
         """Hold candidates by count where that may make them affordable; False if for none.
 
-        It may where the prompt has a price there and the output alone fits the credit.
+        It may where the prompt has a price there and the output alone fits the credit. What is not
+        known in time stays as it is.
         """
         request, plan = exchange.request, exchange.plan
         if request.required & NO_TEXT:
@@ -71,7 +82,7 @@ class PromptCounts:
             and available < candidate.hold_nanodollars
         ]
         text = whole_text if request.operation == "chat" else None
-        counts = await self._counted(exchange, wanted, text)
+        counts = await self._counted(exchange, wanted, text, CREDIT_S)
         candidates = tuple(
             recounted(candidate, counts[candidate.view.id] + overhead, request.n)
             if candidate.view.id in counts
@@ -95,10 +106,10 @@ class PromptCounts:
             return
         options = request.provider.options
         tight = [c for c in plan.candidates if c.tight and not options.get(c.view.provider)]
-        counts: dict[str, int] = {}
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WINDOW_S):
-                counts = await self._counted(exchange, tight, least_text)
+        counts = await self._counted(exchange, tight, least_text, WINDOW_S)
+        for name in counts:
+            if self._table.endpoint(name).tokenizer:
+                counts[name] = max(0, counts[name] - slack_tokens(request))
         full = {
             candidate.view.id: rejection
             for candidate in tight
@@ -122,41 +133,44 @@ class PromptCounts:
         if exchange.bill is not None or "own_count" not in exchange.bill_of(outcome).flags:
             return
         name = self._table.endpoint(candidate.view.id).tokenizer
-        account = exchange.caller.account
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_S):
-                prompt = await self._tokens.count(account, name, least_text(exchange.request))
-                answer = await self._tokens.count(account, name, "".join(delivered.texts))
-                if prompt is not None and answer is not None:
-                    delivered.counted(prompt, answer)
+        asked = {
+            "prompt": Question(name, plain_text(narrowed(exchange.request, candidate))),
+            "answer": Question(name, "".join(delivered.texts)),
+        }
+        counts = await self._tokens.at_once(exchange.caller.account, asked, ANSWER_S)
+        if len(counts) == len(asked):
+            delivered.counted(counts["prompt"], counts["answer"])
 
     async def _counted(
         self,
         exchange: Exchange,
         candidates: Iterable[Candidate],
         text: Callable[[ChatRequest], str] | None,
+        within_s: float,
     ) -> dict[str, int]:
-        """Return the counts that can be had, by endpoint; each tokenizer is asked once.
+        """Return the counts that can be had in time, by endpoint; each tokenizer is asked once.
 
         Args:
             exchange: whose prompt it is.
             candidates: where it may go.
             text: what tokenizers are to count; None where no text would do.
+            within_s: how long all of it may take.
         """
-        request, account = exchange.request, exchange.caller.account
+        request = exchange.request
         texts_only = not request.required & NO_TEXT
-        by_tokenizer: dict[str, int | None] = {}
-        counts: dict[str, int] = {}
+        asked: dict[str, Question | AtUpstream] = {}
+        names: dict[str, str] = {}  # in ``asked``, by endpoint
         for candidate in candidates:
             endpoint = self._table.endpoint(candidate.view.id)
-            count, name = None, endpoint.tokenizer
-            if name and text is not None:
-                if name not in by_tokenizer:
-                    by_tokenizer[name] = await self._tokens.count(account, name, text(request))
-                count = by_tokenizer[name]
-            elif not name and texts_only and isinstance(endpoint.backend, Counting):
-                asked = narrowed(request, candidate)
-                count = await self._tokens.count_at(account, endpoint.backend, asked)
-            if count is not None:
-                counts[endpoint.id] = count
-        return counts
+            if encoding := endpoint.tokenizer:
+                if text is not None:
+                    names[endpoint.id] = encoding
+                    if encoding not in asked:
+                        asked[encoding] = Question(encoding, text(request))
+            elif texts_only and isinstance(endpoint.backend, Counting):
+                names[endpoint.id] = endpoint.id
+                asked[endpoint.id] = AtUpstream(endpoint.backend, narrowed(request, candidate))
+        if not asked:
+            return {}
+        counts = await self._tokens.at_once(exchange.caller.account, asked, within_s)
+        return {endpoint: counts[name] for endpoint, name in names.items() if name in counts}

@@ -104,7 +104,7 @@ class Dispatcher:
             await self._serve(exchange, client)
             outcome = Outcome.FINISHED
         except asyncio.CancelledError:
-            exchange.status = CLIENT_LEFT if exchange.client_gone else 503
+            exchange.status = _status_of_cut(exchange)
             outcome = _outcome_of_cut(exchange)
             if exchange.client_gone:  # else this worker must stop, and waits for nothing
                 await self._parts.counts.of_answer(exchange, outcome)
@@ -119,7 +119,7 @@ class Dispatcher:
             self._parts.metrics.ended(exchange, self._now())
 
     async def _admit(self, exchange: Exchange) -> None:
-        """Plan and reserve; a refusal is counted and logged like an answer.
+        """Plan and reserve; a refusal, or a client that left, is counted and logged as any other.
 
         Raises:
             UnknownModel, NoRoute, LedgerError: refused.
@@ -132,6 +132,10 @@ class Dispatcher:
                     await self._parts.counts.fit_window(exchange)
                     break
             await self._parts.cashier.reserve(exchange)
+        except asyncio.CancelledError:
+            exchange.status = _status_of_cut(exchange)
+            metrics.ended(exchange, self._now())
+            raise
         except Exception as error:
             reply = _note(exchange, error)
             metrics.refused(reply)
@@ -360,6 +364,10 @@ def _is_empty(finish: Finish, request: ChatRequest) -> bool:
     stopped = all(end.reason == "stop" for end in finish.choices)
     thought = finish.usage.reasoning_tokens if isinstance(finish.usage, Usage) else None
     return stopped and not thought and not request.stop
+
+
+def _status_of_cut(exchange: Exchange) -> int:
+    return CLIENT_LEFT if exchange.client_gone else 503
 
 
 def _outcome_of_cut(exchange: Exchange) -> Outcome:

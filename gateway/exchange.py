@@ -97,11 +97,12 @@ class Exchange:
         """What was held for the candidate that answers."""
         assert self.candidate is not None
         request = self.request
+        tools_bytes = 0 if "tools" in self.candidate.dropped else request.tools_bytes
         return Bounds(
             hold_nanodollars=self.hold_nanodollars,
             prompt_tokens=self.candidate.prompt_bound,
             output_tokens=self.candidate.output_bound * request.n,
-            content_bytes=request.content_bytes,
+            content_bytes=request.content_bytes + tools_bytes,
             images=request.images,
             stop_bytes=max((len(text.encode()) for text in request.stop), default=0) * request.n,
             copies=request.n,

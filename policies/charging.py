@@ -140,6 +140,8 @@ class Bounds(msgspec.Struct, frozen=True):
     """For all choices together."""
 
     content_bytes: int
+    """What the prompt says, for a count of our own."""
+
     images: int = 0
     stop_bytes: int = 0
     """The longest stop text, for all choices: generated, counted, and never delivered."""

@@ -9,7 +9,10 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from backends.types import utf8_bytes
+from backends.wire.said import call_texts
 
 Check: TypeAlias = Callable[[str, Any], None]
 
@@ -215,7 +218,7 @@ CUSTOM_TOOLS: Final = "tools.custom"
 
 
 class Content:
-    """Counts what messages carry: text, images, and what an endpoint must understand."""
+    """Counts what messages carry: text, calls, images, and what an endpoint must understand."""
 
     def __init__(self) -> None:
         """Start with nothing seen."""
@@ -228,8 +231,10 @@ class Content:
         """Add one checked message."""
         if message["role"] == "tool" or message.get("tool_calls"):
             self.required.add("tools")
-        if any(call.get("type") == "custom" for call in message.get("tool_calls") or ()):
-            self.required.add(CUSTOM_TOOLS)
+        if calls := message.get("tool_calls"):
+            if any(call.get("type") == "custom" for call in calls):
+                self.required.add(CUSTOM_TOOLS)
+            self.text_bytes += sum(utf8_bytes(text) for text in call_texts(message))
         content = message.get("content") or ()
         if isinstance(content, str):
             self.text_bytes += utf8_bytes(content)
@@ -243,6 +248,11 @@ class Content:
             if kind == "image_url":  # held per image; of other media every byte counts
                 self.images += 1
                 self.image_bytes += sum(len(v) for v in part[kind].values() if isinstance(v, str))
+
+
+def json_bytes(document: Any) -> int:
+    """Return how many bytes a document has as JSON."""
+    return len(msgspec.json.encode(document))
 
 
 def nesting(document: Any) -> None:

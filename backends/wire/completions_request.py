@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.errors import Unsupported
-from backends.types import ChatRequest, Native
+from backends.types import ChatRequest, Native, utf8_bytes
 from backends.wire import checks, vendor_options
 from backends.wire.checks import InvalidRequest
 from backends.wire.dialect import Decoded
@@ -103,7 +103,7 @@ def decode_request(body: bytes) -> Decoded:
         params=params,
         required=frozenset(required | _native_required(document, prompt)),
         prompt_bytes=len(body) + prompt.frame_bytes,
-        content_bytes=prompt.content_bytes,
+        content_bytes=prompt.content_bytes + utf8_bytes(document.get("suffix") or ""),
         max_tokens=params.get("max_tokens"),
         n=copies * len(prompt.items),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),

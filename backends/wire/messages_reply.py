@@ -57,9 +57,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def input_estimate(request: ChatRequest) -> int:
     """Return about how many tokens a request's texts and tools are: bytes / 4."""
-    tools = request.params.get("tools")
-    size = request.content_bytes + (len(_encode(tools)) if tools else 0)
-    return size // _BYTES_PER_TOKEN
+    return (request.content_bytes + request.tools_bytes) // _BYTES_PER_TOKEN
 
 
 class MessagesEncoder:

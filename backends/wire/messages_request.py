@@ -132,6 +132,7 @@ def _request(document: dict[str, Any], size: int) -> ChatRequest:
         required=frozenset(given | required | reader.required | content.required),
         prompt_bytes=max(size - content.image_bytes, 0) + _added(params, reader),
         content_bytes=content.text_bytes,
+        tools_bytes=checks.json_bytes(params["tools"]) if params.get("tools") else 0,
         images=content.images,
         max_tokens=max_tokens,
         stop=tuple(params.get("stop", ())),

@@ -142,6 +142,7 @@ def decode_request(body: bytes) -> Decoded:
         required=frozenset(required),
         prompt_bytes=max(len(body) - content.image_bytes, 0),
         content_bytes=content.text_bytes,
+        tools_bytes=checks.json_bytes(params["tools"]) if params.get("tools") else 0,
         images=content.images,
         max_tokens=max_tokens,
         output_field=output_field,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from backends.types import ChatRequest, Native
-from gateway.tokens import least_text, plain_text, whole_text
+from gateway.tokens import Tokens, least_text, plain_text, whole_text
 from tests.gateway_harness import Gateway, fake, model, running, settings, until
-from tests.upstream import Upstream, answer, replies, serving, streams
+from tests.upstream import Exchange, Upstream, answer, replies, serving, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -48,8 +48,8 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def served(path: str) -> None:
-    """Wait until the process listens."""
-    await until(lambda: Path(path).exists(), bound_s=30)
+    """Wait until the process listens, and has loaded what is counted with."""
+    await until(lambda: Tokens(path, timeout_s=30).count("t", "o200k_base", "hi"), bound_s=30)
 
 
 @asynccontextmanager
@@ -202,6 +202,36 @@ async def test_what_does_not_fit_by_bytes_fits_by_the_upstreams_own_count(redis_
             assert await ask(gateway, "x ") == 200
             assert asked(upstream)[2:] == ["/v1/chat/completions"]
             await gateway.audited()
+
+
+async def test_upstreams_that_do_not_say_their_count_are_waited_for_once(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are asked at the same time; one that says it is held by it, whoever stands before it."""
+    monkeypatch.setattr("gateway.counts.CREDIT_S", 1.0)
+    here: list[Exchange] = []
+    together = asyncio.Event()
+
+    async def hang(exchange: Exchange) -> None:
+        here.append(exchange)
+        if len([one for one in here if not one.gone.is_set()]) == 3:
+            together.set()
+        await exchange.hang()
+
+    async def count(exchange: Exchange) -> None:
+        await together.wait()
+        await COUNTS(exchange)
+
+    async with serving(hang) as silent, serving(count, ANSWERS) as upstream:
+        slow = [served_by(silent, provider=f"slow{n}") for n in range(3)]
+        given = settings(model(*slow, served_by(upstream, provider="says"), strategy="ordered"))
+        async with running(redis_url, given, usd=BY_COUNT) as gateway:
+            messages = [{"role": "user", "content": TEXT}]
+            reply = await gateway.chat(messages=messages, max_tokens=10)
+            assert reply.status_code == 200, reply.text
+            assert reply.json()["provider"] == "says"
+            await gateway.audited()
+        assert asked(silent) == ["/tokenize"] * 3
 
 
 @pytest.mark.parametrize(

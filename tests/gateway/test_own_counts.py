@@ -108,6 +108,80 @@ async def test_what_a_client_got_before_it_left_is_counted(redis_url: str, proce
     assert set(line.flags) == {"cut", "own_count"}
 
 
+LONG = "The quick brown fox jumps over the lazy dog. " * 200
+"""Some 2,000 tokens."""
+
+FOX: dict[str, Any] = {"type": "function", "function": {"name": "f", "description": LONG}}
+CALLS: dict[str, dict[str, Any]] = {
+    "function": {"function": {"name": "f", "arguments": LONG}},
+    "custom": {"type": "custom", "custom": {"name": "f", "input": LONG}},
+    "other": {"type": "other", "other": {"words": LONG}},
+}
+
+
+def says(*parts: dict[str, Any], role: str = "user", **more: Any) -> dict[str, Any]:
+    """A request of these parts."""
+    return {"messages": [{"role": role, "content": list(parts)}, *MESSAGES], **more}
+
+
+PROMPTS = {
+    "thought": says({"type": "text", "text": f"{LONG}</think>"}),
+    "space": says({"type": "text", "text": " \n" * 4_000}),
+    "parts": says(*({"type": "text", "text": LONG[:2_000]} for _ in range(4))),
+    "tools": {"messages": MESSAGES, "tools": [FOX]},
+    **{
+        f"{kind} call": {
+            "messages": [
+                *MESSAGES,
+                {"role": "assistant", "content": None, "tool_calls": [{"id": "c", **call}]},
+                {"role": "tool", "tool_call_id": "c", "content": "ok"},
+            ]
+        }
+        for kind, call in CALLS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("tokenizer", [NAME, None])
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+async def test_no_part_of_a_prompt_is_free_for_a_client_that_leaves(
+    redis_url: str, process: str, prompt: dict[str, Any], tokenizer: str | None
+) -> None:
+    """Whatever a template might leave out of it; also where bytes stand in."""
+    await tokens(process)
+    async with upstream(silence("word ")) as up:
+        named = {"tokenizer": tokenizer} if tokenizer else {}
+        given = settings(model(up.endpoint("up", **named), id="m"))
+        async with running(redis_url, given, tokenizer=process) as gateway:
+            wire = await gateway.connect()
+            body = {"model": "m", "stream": True, "max_tokens": 1000, **prompt}
+            wire.writer.write(gateway.request(**body))
+            await wire.read_until(b'"content":"word "')
+            await wire.close()
+            line = await the_line(gateway)
+    assert set(line.flags) == {"cut", "own_count"}
+    assert 1_500 < line.tokens["prompt"] < 3_000
+
+
+@pytest.mark.parametrize("tokenizer", [NAME, None])
+async def test_tools_that_an_endpoint_never_gets_are_not_counted(
+    redis_url: str, process: str, tokenizer: str | None
+) -> None:
+    """Where the caller allows leaving them out."""
+    expected = await tokens(process)
+    named = {"tokenizer": tokenizer} if tokenizer else {}
+    if not tokenizer:
+        expected = {"prompt": PROMPT_TOKENS, "completion": len(TEXT.encode()) // 4}
+    async with upstream(NO_USAGE) as up:
+        endpoint = up.endpoint("up", **named, capabilities={"tools": False})
+        given = settings(model(endpoint, id="m"))
+        async with running(redis_url, given, tokenizer=process) as gateway:
+            loose = {"require_parameters": False}
+            reply = await gateway.chat(model="m", max_tokens=1000, tools=[FOX], provider=loose)
+            assert reply.status_code == 200, reply.text
+            assert (await the_line(gateway)).tokens == expected
+
+
 async def test_what_came_before_the_upstream_broke_off_is_counted(
     redis_url: str, process: str
 ) -> None:

@@ -84,6 +84,30 @@ async def test_without_the_process_there_is_no_count(tmp_path: Path) -> None:
     silent.close()
 
 
+async def test_a_long_question_that_a_busy_process_does_not_take_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    """What is left of it is thrown away, and the account's next question has its turn."""
+    over = asyncio.Event()
+
+    async def take_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    path = str(tmp_path / "s")
+    tokens = Tokens(path, timeout_s=60)
+    async with await asyncio.start_unix_server(take_nothing, path, limit=1024):
+        ended = []
+        for _ in range(2):
+            asking = asyncio.create_task(tokens.count("acct", "cl100k_base", "x" * 3_000_000))
+            await asyncio.wait([asking], timeout=0.05)
+            asking.cancel()
+            await asyncio.wait([asking], timeout=5)
+            ended.append(asking.cancelled())
+        over.set()
+    assert ended == [True, True]
+
+
 async def test_an_account_has_one_question_at_a_time(tmp_path: Path) -> None:
     """However many of its requests want a count; other accounts do not wait for it."""
     open_now: list[str] = []

@@ -6,14 +6,22 @@ A prompt is counted for that only where its bytes and what the caller asks for d
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from backends.types import ChatRequest
+from gateway.tokenizer.encodings import load
+from gateway.tokens import least_text, slack_tokens
 from tests.gateway_harness import Gateway, fake, model, running, settings, until
 from tests.upstream import Exchange, Script, Upstream, answer, replies, serving, streams
 
@@ -163,6 +171,28 @@ async def test_an_upstream_that_fits_or_does_not_say_is_asked(
         assert paths == ["/tokenize", "/v1/chat/completions"]
 
 
+async def test_a_client_that_leaves_during_a_count_is_logged_and_counted(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that leaves later is; nothing is held, and no other question is asked."""
+    caplog.set_level(logging.INFO)
+    async with serving(silent) as upstream:
+        given = settings(model(counting(upstream), id="m"))
+        async with running(redis_url, given) as gateway:
+            wire = await gateway.connect()
+            question = [{"role": "user", "content": FITS}]
+            wire.writer.write(gateway.request(model="m", messages=question))
+            await until(lambda: upstream.requests)
+            await wire.close()
+            await until(lambda: len(gateway.worker.ticker) == 0)
+            row = 'tollway_requests_total{dialect="openai",model="m",status="499"}'
+            assert await gateway.metric(row) == 1
+            assert (await gateway.audited()).spent_nanodollars == 0
+        assert [request.path for request in upstream.requests] == ["/tokenize"]
+    lines = [line for record in caplog.records for _, line in getattr(record, "lines", ())]
+    assert [line["status"] for line in lines] == [499]
+
+
 async def test_an_endpoint_without_a_count_stays(redis_url: str, tmp_path: Path) -> None:
     """Where no tokenizer is named, and where it does not answer: its upstream decides."""
     unnamed = fake(tokens=3) | {"provider": "small", "context_tokens": WINDOW}
@@ -183,6 +213,72 @@ async def test_texts_are_counted_beside_images_but_not_by_the_upstream(
         async with running(redis_url, ordered(named, sees), tokenizer=process) as gateway:
             assert await provider(gateway, [{"type": "text", "text": LONG}, IMAGE]) == "large"
         assert [request.path for request in upstream.requests] == ["/v1/chat/completions"]
+
+
+async def test_a_text_in_many_parts_is_no_longer_than_in_one(redis_url: str, process: str) -> None:
+    """Templates put the parts of a message close together."""
+    await served(process)
+    words = "The quick brown fox jumps over the lazy dog. " * 12
+    parts = [{"type": "text", "text": letter} for letter in words]
+    async with running(
+        redis_url, ordered(small(context_tokens=600), LARGE), tokenizer=process
+    ) as gateway:
+        assert await provider(gateway, words, max_tokens=100) == "small"
+        assert await provider(gateway, parts, max_tokens=100) == "small"
+
+
+WORDS = st.sampled_from(
+    [
+        *("internationalization", " the", "x", "don", "'ll", "Straßenbahn", "東京都", "ไม่เป็นไร"),
+        *(" ", "  ", "\n\n", "\t", "def f():\n    ", "1234567", "!!!", "://", "🚏", "ab" * 9),
+        *("<think>", "</think>"),
+    ]
+)
+TEXTS = st.lists(WORDS | st.text(max_size=6), max_size=12).map("".join)
+TURNS = st.lists(
+    st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), TEXTS | st.lists(TEXTS)),
+    min_size=1,
+    max_size=5,
+)
+
+
+def written(turns: list[tuple[str, str | list[str]]]) -> Iterator[list[str]]:
+    """The prompt in many templates' words: texts between control tokens, of one token each."""
+    closings = ("", "\n", " ")
+    for between, strip, forget in itertools.product(closings, (False, True), (False, True)):
+        texts = []
+        for role, content in turns:
+            parts = [content] if isinstance(content, str) else content
+            text = between.join(part.strip() for part in parts) if strip else between.join(parts)
+            if forget and role == "assistant":
+                text = text.rpartition("</think>")[2]
+            texts.append((role, text.strip() if strip else text))
+        yield ["".join(text for _, text in texts)]
+        yield [" ".join(text for _, text in texts)]
+        yield ["\n\n".join(text for _, text in texts)]
+        yield ["".join(f"{role.title()}: {text}\n" for role, text in texts)]
+        yield [piece for role, text in texts for piece in (f"{role}\n{text}", "\n")]
+        yield [f" {text} " for _, text in texts]
+        yield [text for _, text in texts]
+
+
+@given(TURNS)
+@hypothesis.settings(deadline=None, max_examples=300)
+def test_the_least_is_no_more_than_in_any_template(turns: list[tuple[str, Any]]) -> None:
+    """Also in one that puts nothing between two messages."""
+    count = load("o200k_base")
+    messages = tuple(
+        {"role": role, "content": content}
+        if isinstance(content, str)
+        else {"role": role, "content": [{"type": "text", "text": text} for text in content]}
+        for role, content in turns
+    )
+    request = ChatRequest(
+        models=("m",), messages=messages, params={}, required=frozenset(), prompt_bytes=1
+    )
+    least = count(least_text(request)) - slack_tokens(request)
+    for pieces in written(turns):
+        assert least <= sum(count(piece) for piece in pieces), pieces
 
 
 async def test_nothing_is_counted_where_bytes_fit_or_the_upstream_may_shorten(

@@ -418,6 +418,19 @@ def test_what_was_not_taken_is_not_counted() -> None:
     assert (delivered.texts, delivered.total_bytes) == ([""], 0)
 
 
+@given(st.lists(st.text()), st.integers(0, 200))
+def test_what_is_left_to_count_is_no_more_than_what_was_taken(texts: list[str], back: int) -> None:
+    """A beginning of the answer, in at most the bytes that are charged without a tokenizer."""
+    delivered = Delivered(texts=[])
+    delivered.add([TextDelta(0, text) for text in texts])
+    delivered.add([ToolCallDelta(0, 0, "call-1", "look", "{}")])
+    delivered.take_back(back)
+    assert delivered.texts is not None
+    kept = "".join(delivered.texts)
+    assert ("".join(texts) + "look{}").startswith(kept)
+    assert len(kept.encode()) <= delivered.total_bytes
+
+
 @given(st.integers(0, 2000), st.integers(0, 2000), st.integers(0, 900))
 def test_a_count_of_ours_is_charged_within_the_bounds(prompt: int, count: int, size: int) -> None:
     """Never above a token for each byte, nor above what was held."""

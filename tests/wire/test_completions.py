@@ -231,3 +231,9 @@ def test_log_probabilities_survive_both_ways() -> None:
     assert from_legacy(None) is None
     assert from_legacy({"tokens": []}) is None
     assert msgspec.json.encode(from_legacy({"tokens": ["a"], "token_logprobs": None}))
+
+
+def test_a_suffix_is_part_of_the_prompt() -> None:
+    """What the model reads after the gap counts as what it reads before."""
+    body = {"model": "m", "prompt": "süß", "suffix": "süß"}
+    assert decode_request(json.dumps(body).encode()).request.content_bytes == 10

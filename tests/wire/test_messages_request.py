@@ -365,6 +365,15 @@ def test_the_prompts_bound_is_the_bodys_bytes_without_images() -> None:
     assert (request.images, request.prompt_bytes < 300) == (1, True)
 
 
+def test_calls_and_tools_are_part_of_what_is_counted() -> None:
+    """By name and input, and as the JSON that every wire shares."""
+    call = {"type": "tool_use", "id": "t", "name": "look", "input": {"a": 1}}
+    request = decode(tools=[TOOL], messages=[USER, {"role": "assistant", "content": [call]}])
+    assert request.content_bytes == len("hi") + len("look") + len('{"a":1}')
+    assert request.tools_bytes == len(msgspec.json.encode(request.params["tools"]))
+    assert decode().tools_bytes == 0
+
+
 def test_a_count_needs_no_limit() -> None:
     """The route that counts is asked without ``max_tokens``."""
     body = {name: value for name, value in BASE.items() if name != "max_tokens"}

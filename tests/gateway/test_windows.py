@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from backends.types import ChatRequest
 from gateway.tokenizer.encodings import load
-from gateway.tokens import least_text, slack_tokens
+from gateway.tokens import Tokens, least_text, slack_tokens
 from tests.gateway_harness import Gateway, fake, model, running, settings, until
 from tests.upstream import Exchange, Script, Upstream, answer, replies, serving, streams
 
@@ -50,8 +50,8 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def served(path: str) -> None:
-    """Wait until the process listens."""
-    await until(lambda: Path(path).exists(), bound_s=30)
+    """Wait until the process listens, and has loaded what is counted with."""
+    await until(lambda: Tokens(path, timeout_s=30).count("t", "o200k_base", "hi"), bound_s=30)
 
 
 def small(**more: Any) -> dict[str, Any]:

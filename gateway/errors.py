@@ -29,6 +29,7 @@ from backends.errors import (
     UpstreamFailed,
 )
 from backends.wire.checks import InvalidRequest, closest
+from policies.feasible import NEVER_DROPPED
 from policies.ledger.base import LedgerError, LedgerUnavailable, LimitExceeded, PaymentRequired
 from policies.types import Rejection
 
@@ -129,11 +130,11 @@ class NoRoute(GatewayError):
             if fields
             else ("no endpoint can serve this request")
         )
-        hint = (
-            "; leave the field out, or send provider.require_parameters=false to drop it"
-            if any(entry.reason == "fields" for entry in rejections)
-            else ""
-        )
+        hint = ""
+        if any(entry.reason == "fields" for entry in rejections):
+            hint = "; leave the field out"
+            if NEVER_DROPPED.isdisjoint(fields):
+                hint += ", or send provider.require_parameters=false to drop it"
         metadata = {
             "rejections": [
                 {"endpoint": entry.endpoint, "reason": entry.reason, "detail": entry.detail}

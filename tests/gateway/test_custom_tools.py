@@ -171,5 +171,6 @@ async def test_an_upstream_without_them_is_a_400_that_names_them(
                 refused = await gateway.chat(**asked, **dropping, model="m")
                 assert refused.status_code == 400
                 assert "tools.custom" in refused.json()["error"]["message"]
+                assert "require_parameters" not in refused.json()["error"]["message"]
             assert actor.calls == []
             assert (await gateway.audited()).spent_nanodollars == 0

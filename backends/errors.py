@@ -53,8 +53,9 @@ _CONTEXT_WORDS = re.compile(
     re.IGNORECASE,
 )
 _KEY_WORDS = re.compile(
-    r"(?:(?:http|error|code|4\d\d|bad request|unauthorized|authentication(?: error| fail\w*)?"
-    r"|provider returned error|the|your|this|provided)[\s:,.(\[-]{1,9}){0,5}"
+    r"(?:(?:http|error|[\w.]{1,60}(?:error|exception)|code|4\d\d|bad request|unauthorized"
+    r"|authentication(?: error| fail\w*)?|provider returned error|(?:request|model access) failed"
+    r"|you passed|an?|the|your|this|provided)[\s:,.(\[-]{1,9}){0,5}"
     r"(?:(?:incorrect|invalid) api[ _-]?key(?![\w'\"`-])"
     r"|api[ _-]?key (?:is )?(?:not valid|invalid|expired)(?![\w'\"`-])"
     r"|credit balance is too low)",
@@ -68,7 +69,8 @@ _PLAIN_KINDS = frozenset({
     "error", "apierror", "clienterror", "requesterror", "usererror", "upstreamerror", "invalid",
     "invalidrequest", "invalidrequesterror", "invalidargument", "clientspecifiedaninvalidargument",
     "badrequest", "badrequesterror", "failedprecondition", "validation", "validationerror",
-    "validationexception", "unprocessableentity", "none", "null", "unknown",
+    "validationexception", "unprocessableentity", "none", "null", "unknown", "servererror",
+    "internalerror", "internalservererror",
 })  # fmt: skip
 """Codes and types, as letters alone, that say no more than the status of a wrong request."""
 
@@ -265,7 +267,7 @@ def classify(
     message = cut(message, MAX_WHOLE_CHARS)
     kind = _KIND_OF.get(code.lower()) if code else None
     if kind is None and (status is None or status in REJECTED_STATUSES):
-        at_fault = bool(param) or _is_of_the_request(code) or _is_of_the_request(named)
+        at_fault = any(map(_is_of_the_request, (param, code, named)))
         kind = _kind_of_words(message, at_fault=at_fault)
         kind = kind or (RequestRejected if status else UpstreamFailed)
     elif kind is None and status == 429:

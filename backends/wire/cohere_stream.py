@@ -190,7 +190,9 @@ def _usage(usage: dict[str, Any]) -> Usage | HalfUsage | None:
 
 
 def _annotation(citation: dict[str, Any]) -> dict[str, Any]:
-    source = next((s for s in citation.get("sources") or () if isinstance(s, dict)), {})
+    sources = citation.get("sources")
+    sources = sources if isinstance(sources, list) else ()
+    source = next((s for s in sources if isinstance(s, dict)), {})
     held = source.get("document") or source.get("tool_output")
     held = held if isinstance(held, dict) else {}
     return {

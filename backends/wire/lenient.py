@@ -46,6 +46,9 @@ _COUNTS: Final = frozenset(
 )
 """Fields of a report: one that cannot be read is missing, and the answer is counted here."""
 
+_NAMES: Final = frozenset({"model", "modelVersion"})
+"""Fields on which nothing of an answer depends."""
+
 _OWN: Final[Mapping[type, type[inspect.Type]]] = {
     str: inspect.StrType,
     int: inspect.IntType,
@@ -112,7 +115,7 @@ def _fields(document: Mapping[str, Any], kind: inspect.StructType) -> Iterator[t
     types = {field.encode_name: field.type for field in kind.fields}
     for name, value in document.items():
         found = _read(name, value, types[name]) if name in types else value
-        if found is _UNREAD and name not in _COUNTS and _says(value):
+        if found is _UNREAD and name not in _COUNTS | _NAMES and _says(value):
             raise msgspec.ValidationError(f"its {name!r} is of another type")
         if found is not _ABSENT and found is not _UNREAD:
             yield name, found

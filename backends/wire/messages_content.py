@@ -203,7 +203,8 @@ class Blocks:
             return []
         told = [] if self._kind == "text" else self._begin_text()
         self._cited = True  # text from here on is of another block
-        return [*told, *(self._citation(annotation) for annotation in annotations)]
+        early, self._early = self._early, []
+        return [*told, *(self._citation(annotation) for annotation in (*early, *annotations))]
 
     def _citation(self, annotation: Any) -> tuple[str, dict[str, Any]]:
         return self._part({"type": "citations_delta", "citation": _citation(annotation)})

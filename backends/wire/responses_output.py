@@ -7,7 +7,9 @@ adds. (OpenAI's API reference, Responses streaming events, read 2026-11.)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from backends.types import ReasoningDelta, ToolCallDelta
@@ -165,6 +167,12 @@ class Thought(Item):
     def takes(self, detail: Mapping[str, Any]) -> bool:
         """Whether a detail belongs to this item."""
         return _key(detail) == self._key
+
+    def late(self, detail: Mapping[str, Any]) -> None:
+        """Take what came after the item's end, and is told with the answer's: the last counts."""
+        for field, name in (("signature", "signature"), ("data", "encrypted_content")):
+            if isinstance(detail.get(field), str):
+                self._fields[name] = detail[field]
 
     def say(self, detail: Mapping[str, Any]) -> Told:
         """Tell a piece."""
@@ -338,12 +346,13 @@ def cite(early: list[Mapping[str, Any]], texts: Sequence[TextPart]) -> Iterator[
 
     Where there is no text yet, citations stay in ``early``.
     """
-    while early and texts:
-        entry = early.pop(0)
+    told = early[:] if texts else []
+    del early[: len(told)]
+    for entry in told:
         link = entry.get("url_citation")
         start = link.get("start_index") if isinstance(link, dict) else None
-        fit = (text for text in reversed(texts) if not isinstance(start, int) or text[2] <= start)
-        message, part, before = next(fit, texts[0])
+        place = bisect_right(texts, start, key=itemgetter(2)) if isinstance(start, int) else 0
+        message, part, before = texts[max(place, 1) - 1 if isinstance(start, int) else -1]
         yield message, message.annotate(entry, part, before)
 
 

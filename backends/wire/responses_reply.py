@@ -68,6 +68,7 @@ class ResponsesEncoder:
         self._number = 0
         self._opened = False
         self._items: list[Item] = []
+        self._named: dict[str, Item] = {}
         self._open: Item | None = None
         self._call: Call | None = None
         self._waiting: dict[int, list[ToolCallDelta]] = {}
@@ -225,6 +226,7 @@ class ResponsesEncoder:
         """Open an item; the one before it has been closed, or is a call that is not whole."""
         item.position = len(self._items)
         self._items.append(item)
+        self._named[item.id] = item
         self._open = item
         added = {"output_index": item.position, "item": item.announced()}
         return self._event("response.output_item.added", added)
@@ -271,9 +273,9 @@ class ResponsesEncoder:
             if not isinstance(thought, Thought) or not thought.takes(detail):
                 name = detail.get("id")
                 name = name if name and isinstance(name, str) else ""
-                known = next((item for item in self._items if item.id == name), None)
+                known = self._named.get(name)
                 if isinstance(known, Thought) and not thoughts_text(detail):
-                    known.say(detail)  # it is over: the last event has what came late for it
+                    known.late(detail)
                     continue
                 out += self._close()
                 thought = Thought(name if name and known is None else self._name("rs"), detail)

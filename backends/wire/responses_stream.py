@@ -76,6 +76,10 @@ class ResponsesDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         super().__init__(new_id)
         self._said: dict[tuple[Place, str, int], int] = {}
+        self._before: dict[tuple[Place, str, int], int] = {}
+        """How many characters of text precede each part of text."""
+        self._newest: tuple[Place, str, int] | None = None
+        """The part of text that began last."""
         self._positions: dict[Place, int] = {}
         self._ids: dict[Place, str | None] = {}
         self._places: dict[str, list[Place]] = {}
@@ -183,14 +187,10 @@ class ResponsesDecoder(AnswerDecoder):
             for _, annotation in _entries(entry.get("annotations"))[self._said.get(key, 0) :]:
                 self._annotate(events, key, _Event(annotation=annotation))
 
-    def _before(self, key: tuple[Place, str, int]) -> int:
-        """Return how many characters of text precede a part."""
-        before = 0
-        for other, length in self._said.items():
-            if other == key:
-                break
-            before += length if other[1] == "text" else 0
-        return before
+    def _length(self) -> int:
+        """Return how many characters of text there are."""
+        last = self._newest
+        return 0 if last is None else self._before[last] + self._said[last]
 
     def _part(self, events: list[StreamEvent], place: Place, part: int) -> None:
         """Another part of a message begins, unless it has."""
@@ -218,7 +218,8 @@ class ResponsesDecoder(AnswerDecoder):
         self._said[key] = self._said.get(key, 0) + 1
         if annotation.get("type") == "url_citation" and "url_citation" not in annotation:
             fields = {name: value for name, value in annotation.items() if name != "type"}
-            before = self._before((key[0], "text", key[2]))
+            before = self._before.get((key[0], "text", key[2]))
+            before = self._length() if before is None else before
             for name in ("start_index", "end_index"):
                 if count(fields.get(name)) is not None:
                     fields[name] += before  # told by the part's text; ours, by the answer's
@@ -248,8 +249,10 @@ class ResponsesDecoder(AnswerDecoder):
         logprobs = event.logprobs if event is not None else None
         if not isinstance(piece, str) or not (piece or logprobs):
             return
-        self._said[key] = self._said.get(key, 0) + len(piece)
         place, what, _ = key
+        if what == "text" and key not in self._before:
+            self._before[key], self._newest = self._length(), key
+        self._said[key] = self._said.get(key, 0) + len(piece)
         if place not in self._ids:  # a server that announces no items
             self._open(events, place, {"type": _ITEM_OF[what]})
         if what == "text":

@@ -68,6 +68,8 @@ def test_the_vendors_words_are_found(document: Any, message: str) -> None:
     [
         (400, {"error": {"message": "no"}}, RequestRejected),
         (400, {"code": "invalid-argument", "error": "Incorrect API key given"}, EndpointRejected),
+        (400, {"error": {"message": "Invalid API Key", "param": "api_key"}}, EndpointRejected),
+        (400, {"error": {"message": "Invalid API Key", "type": "server_error"}}, EndpointRejected),
         (400, {"error": {"message": "API key not valid. Pass one."}}, EndpointRejected),
         (
             400,

@@ -227,8 +227,14 @@ def test_half_a_character_beside_a_null_breaks_nothing() -> None:
     assert whole(StreamDecoder(), body + chat())[0] == "a\ufffd"
 
 
+def test_a_name_of_another_type_takes_no_answer_with_it() -> None:
+    """Nothing of what is said depends on the model's name."""
+    chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}], "model": [["m"]]}
+    assert whole(StreamDecoder(), sse(chunk) + chat())[0] == "a"
+
+
 @pytest.mark.parametrize(
-    "document", [{"choices": 5}, {"choices": ["a"]}, {"choices": [{}], "model": [["m"]]}]
+    "document", [{"choices": 5}, {"choices": ["a"]}, {"choices": [{"delta": "a"}]}]
 )
 def test_what_is_of_another_wire_stays_so(document: Any) -> None:
     """A field of the document itself that says something else is no slip."""

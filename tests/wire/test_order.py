@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -382,3 +383,33 @@ def test_what_comes_late_for_an_item_of_reasoning_makes_no_second_one() -> None:
     body = documents(stream(events))[-1]["response"]
     assert [item["type"] for item in body["output"]] == ["reasoning", "message"]
     assert body["output"][0]["encrypted_content"] == "c2VjcmV0"
+
+
+def test_citations_told_before_and_after_their_text_keep_their_order() -> None:
+    """The early ones first, in a stream as in a whole message."""
+    events = [link(0, 1), TextDelta(0, "ab"), link(1, 2), TextDelta(0, "c")]
+    events[0].annotations[0]["url_citation"]["title"] = "early"
+    content = message(sent(*events))
+    whole = json.loads(MESSAGES.whole(HEAD, REQUEST, collected(list(events), "stop"), USAGE, COST))
+    for blocks in (content, whole["content"]):
+        assert [c["title"] for c in blocks[0]["citations"]] == ["early", "A"]
+
+
+def test_an_answer_of_many_cited_parts_is_read_and_told_in_one_go() -> None:
+    """Both ways of Responses: a worker stands still meanwhile."""
+
+    def spent_s(count: int) -> float:
+        part = {"type": "output_text", "text": "ab", "annotations": [{"type": "url_citation"}]}
+        item = {"type": "message", "id": "m", "role": "assistant", "content": [part] * count}
+        document = {"id": "r", "object": "response", "status": "completed", "output": [item]}
+        body, encoder = json.dumps(document).encode(), RESPONSES.encoder(HEAD, asking())
+        decoder, began = ResponsesDecoder(), time.process_time()
+        for event in [*decoder.feed(body), *decoder.end()]:
+            if isinstance(event, DELTAS):
+                encoder.delta(event)
+        for _ in range(count):
+            encoder.delta(link(0, 1))
+        return time.process_time() - began
+
+    few = min(spent_s(300) for _ in range(3))
+    assert min(spent_s(3_000) for _ in range(2)) < 30 * few

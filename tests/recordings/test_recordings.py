@@ -27,16 +27,12 @@ MISTRUSTED = {
 """Reports that the rules of section 5 take for missing, though the server meant them."""
 
 
-def parametrized(*, streams_only: bool = False) -> Any:
+def parametrized() -> Any:
     """Give a test every answer in scope, and one skip that says so where only ours are there."""
-    chosen = [pytest.param(case, id=case.name) for case in answers() if _fits(case, streams_only)]
+    chosen = [pytest.param(case, id=case.name) for case in answers()]
     if not recorded():
         chosen.append(pytest.param(None, id="recordings", marks=pytest.mark.skip(ABSENT)))
     return pytest.mark.parametrize("case", chosen)
-
-
-def _fits(case: Case, streams_only: bool) -> bool:
-    return case.is_stream or not streams_only
 
 
 def whole(case: Case) -> Played:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,3 +25,14 @@ def own_valkey() -> Iterator[ValkeyServer]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real tokenizer process; its socket."""
+    path = tmp_path_factory.mktemp("t") / "s"
+    with subprocess.Popen([sys.executable, "-m", "gateway.tokenizer", str(path)]) as child:
+        try:
+            yield str(path)
+        finally:
+            child.terminate()

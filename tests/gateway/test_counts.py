@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.types import ChatRequest, Native
-from gateway.tokens import Tokens, least_text, plain_text, whole_text
-from tests.gateway_harness import Gateway, fake, model, running, settings, until
+from gateway.tokens import least_text, plain_text, whole_text
+from tests.gateway.tokenizers import listener, served
+from tests.gateway_harness import Gateway, fake, model, running, settings
 from tests.upstream import Exchange, Upstream, answer, replies, serving, streams
 
 pytestmark = pytest.mark.anyio
@@ -34,35 +31,6 @@ SEES = {
     "tokenizer": "o200k_base",
 }
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real tokenizer process; its socket."""
-    path = tmp_path_factory.mktemp("t") / "s"
-    with subprocess.Popen([sys.executable, "-m", "gateway.tokenizer", str(path)]) as child:
-        try:
-            yield str(path)
-        finally:
-            child.terminate()
-
-
-async def served(path: str) -> None:
-    """Wait until the process listens, and has loaded what is counted with."""
-    await until(lambda: Tokens(path, timeout_s=30).count("t", "o200k_base", "hi"), bound_s=30)
-
-
-@asynccontextmanager
-async def listener(path: Path) -> AsyncIterator[list[int]]:
-    """What grows with each question that anybody asks; nobody gets an answer."""
-    asked: list[int] = []
-
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(1)
-        writer.close()
-
-    async with await asyncio.start_unix_server(refuse, path):
-        yield asked
 
 
 def named(price: dict[str, str] = PRICE, **more: Any) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +10,21 @@ import pytest
 
 from gateway.tokens import Tokens
 from policies.ledger.base import JournalLine
+from tests.gateway.tokenizers import NAME, listener, served
 from tests.gateway.upstreams import Part, answer, cut, silence, upstream
 from tests.gateway_harness import MESSAGES, PROMPT_TOKENS, Gateway, model, running, settings, until
 
 pytestmark = pytest.mark.anyio
 
-NAME = "o200k_base"
 WORDS = ("Straßenbahn", "haltestelle ", "🚏 ", "and ", "so ", "on")
 TEXT = "".join(WORDS)
 NO_USAGE = answer(WORDS, usage=None)
 WILD = answer(WORDS, usage={"prompt_tokens": 7, "completion_tokens": 10**6})
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real tokenizer process; its socket."""
-    path = tmp_path_factory.mktemp("t") / "s"
-    with subprocess.Popen([sys.executable, "-m", "gateway.tokenizer", str(path)]) as child:
-        try:
-            yield str(path)
-        finally:
-            child.terminate()
-
-
 async def tokens(path: str) -> dict[str, int]:
     """The right counts of prompt and answer, neither of them a quarter of its bytes."""
-    await until(lambda: Path(path).exists(), bound_s=30)
+    await served(path)
     ask = Tokens(path)
     prompt = await ask.count("test", NAME, MESSAGES[0]["content"])
     completion = await ask.count("test", NAME, TEXT)
@@ -224,15 +210,9 @@ async def test_nothing_is_counted_where_a_report_counts_or_the_pieces_are_mixed(
     redis_url: str, tmp_path: Path
 ) -> None:
     """A report that is believed, an endpoint without a tokenizer, several answers at once."""
-    asked: list[int] = []
-
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(1)
-        writer.close()
-
     path = str(tmp_path / "s")
     async with (
-        await asyncio.start_unix_server(refuse, path),
+        listener(path) as asked,
         upstream(answer(WORDS)) as good,
         upstream(NO_USAGE) as bad,
     ):

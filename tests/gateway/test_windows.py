@@ -5,11 +5,8 @@ A prompt is counted for that only where its bytes and what the caller asks for d
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,8 @@ from hypothesis import strategies as st
 
 from backends.types import ChatRequest
 from gateway.tokenizer.encodings import load
-from gateway.tokens import Tokens, least_text, slack_tokens
+from gateway.tokens import least_text, slack_tokens
+from tests.gateway.tokenizers import listener, served
 from tests.gateway_harness import Gateway, fake, model, running, settings, until
 from tests.upstream import Exchange, Script, Upstream, answer, replies, serving, streams
 
@@ -36,22 +34,6 @@ FITS = "x " * 600
 
 ANSWERS = streams(*answer("ok"))
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real tokenizer process; its socket."""
-    path = tmp_path_factory.mktemp("t") / "s"
-    with subprocess.Popen([sys.executable, "-m", "gateway.tokenizer", str(path)]) as child:
-        try:
-            yield str(path)
-        finally:
-            child.terminate()
-
-
-async def served(path: str) -> None:
-    """Wait until the process listens, and has loaded what is counted with."""
-    await until(lambda: Tokens(path, timeout_s=30).count("t", "o200k_base", "hi"), bound_s=30)
 
 
 def small(**more: Any) -> dict[str, Any]:
@@ -285,15 +267,9 @@ async def test_nothing_is_counted_where_bytes_fit_or_the_upstream_may_shorten(
     redis_url: str, tmp_path: Path
 ) -> None:
     """A prompt of few bytes; one that its caller lets the upstream cut; fields of his own."""
-    asked: list[int] = []
-
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(1)
-        writer.close()
-
     path = str(tmp_path / "s")
     async with (
-        await asyncio.start_unix_server(refuse, path),
+        listener(path) as asked,
         serving(ANSWERS) as upstream,
         running(
             redis_url, ordered(counting(upstream, tokenizer="o200k_base")), tokenizer=path

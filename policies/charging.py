@@ -91,7 +91,7 @@ class Delivered:
                 if isinstance(event, ReasoningDelta):
                     self.reasoning_bytes += size
                     if event.details:
-                        self.came_with(event.details)
+                        self.form_bytes += _sealed_bytes(event.details)
                 else:
                     self.visible_bytes += size
                     if isinstance(event, Call) and event.name:
@@ -237,6 +237,17 @@ def _whole(report: Usage | HalfUsage, own: Usage) -> tuple[Usage, tuple[str, ...
         reasoning_tokens=None if thought is None else min(thought, report.completion_tokens),
     )
     return cut, ("usage_inconsistent",)
+
+
+def _sealed_bytes(details: Any) -> int:
+    """Return how long the signed and encrypted parts of reasoning are, its words apart."""
+    return sum(
+        len(value)
+        for detail in details
+        if isinstance(detail, dict)
+        for value in (detail.get("signature"), detail.get("data"))
+        if isinstance(value, str)
+    )
 
 
 def _generated(event: Content) -> str:

@@ -12,11 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from backends.errors import ProtocolError
-from backends.types import ReasoningDelta, StreamEvent, TextDelta, Usage
+from backends.types import ReasoningDelta, StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.ndjson import NDJSONDecoder
-from backends.wire.values import count, half, json_text, word
+from backends.wire.values import count, json_text, report_of, word
 from backends.wire.vectors import VectorsDecoder
 
 _TIMES: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -101,11 +101,7 @@ class OllamaDecoder(AnswerDecoder):
 
     def _finish(self, line: _Line, payload: bytes, events: list[StreamEvent]) -> None:
         self.end_choice(events, 0, line.done_reason or "stop")
-        prompt, completion = line.prompt_eval_count, line.eval_count
-        if prompt is None or completion is None:
-            self.report(half(prompt, completion), events)
-        else:
-            self.report(Usage(prompt, completion), events)
+        self.report(report_of(line.prompt_eval_count, line.eval_count), events)
         document = msgspec.json.decode(payload)
         if times := {name: document[name] for name in _TIMES if name in document}:
             self.extras["durations_ns"] = times

@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from backends.errors import ProtocolError
-from backends.types import StreamEvent, TextDelta, Usage
+from backends.types import StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read
-from backends.wire.values import half
+from backends.wire.values import report_of
 
 _STOPPED: Final = "stop_sequence"
 
@@ -104,11 +104,7 @@ class TGIDecoder(AnswerDecoder):
         prompt = details.input_length
         if prompt is None and details.prefill:
             prompt = len(details.prefill)
-        completion = details.generated_tokens
-        if prompt is None or completion is None:
-            self.report(half(prompt, completion), events)
-        else:
-            self.report(Usage(prompt, completion), events)
+        self.report(report_of(prompt, details.generated_tokens), events)
 
 
 def _overlap(text: str, stop: str) -> int:

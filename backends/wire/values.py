@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backends.types import HalfUsage
+from backends.types import HalfUsage, Usage
 
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError)
 _decode: Final = msgspec.json.Decoder().decode
@@ -22,6 +22,13 @@ def count(value: Any) -> int | None:
     if value.__class__ is float and value.is_integer():
         return int(value)
     return value if value.__class__ is int else None  # a bool is none
+
+
+def report_of(prompt: int | None, completion: int | None) -> Usage | HalfUsage | None:
+    """Return a report of two counts, or what there is of it."""
+    if prompt is None or completion is None:
+        return half(prompt, completion)
+    return Usage(prompt, completion)
 
 
 def half(prompt: int | None, completion: int | None) -> HalfUsage | None:

@@ -188,13 +188,11 @@ def test_what_comes_with_content_makes_more_tokens_believable() -> None:
     assert (said.total_bytes, said.form_bytes) == (8, 2 * 64)
     assert finished(Usage(90, 8 + 2 * 64 + 8), said).flags == ()
     assert finished(Usage(90, 8 + 2 * 64 + 9), said).flags == ("usage_above_bytes", "own_count")
-    said.add([ReasoningDelta(0, "", [{"signature": "x" * 40}])])
+    said.add([ReasoningDelta(0, "", [{"text": "said once", "signature": "x" * 40}])])
     said.add([AnnotationDelta(0, [{"url": "https://a.example"}])])
     said.came_with({"search_results": ["y" * 20]})
     more = said.form_bytes - 2 * 64
-    assert (
-        more == len('[{"signature":""}][{"url":"https://a.example"}]{"search_results":[""]}') + 60
-    )
+    assert more == len('[{"url":"https://a.example"}]{"search_results":[""]}') + 60
     assert finished(Usage(90, 8 + 2 * 64 + more + 8), said).flags == ()
     assert own_count(said, BOUNDS) == Usage(100, 2)
 

@@ -20,17 +20,16 @@ MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_STRAY_BYTES: Final = 16 * 1024
 _FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
 
-_ALONE: Final = re.compile(rb"((?:event:[^\r\n]*\r?\n)?data: ?\{)[^\r\n]*(\}(?:\n\n|\r\n\r\n))")
+_ALONE: Final = re.compile(
+    rb"((?:event:(?!\s*error\s)[^\r\n]*\r?\n)?data: ?)(\{[^\r\n]*)(\n\n|\r\n\r\n)"
+)
 """One event whose data is an object on one line, maybe with a name before it."""
+
+_BRACE: Final = ord("{")
 
 
 class EventTooLong(ValueError):
     """One event passed ``MAX_EVENT_BYTES``."""
-
-
-def _form(lead: bytes, tail: bytes) -> tuple[bytes, bytes, slice]:
-    """Return how a read begins and ends, braces included, and where its data is."""
-    return lead, tail, slice(len(lead) - 1, 1 - len(tail))
 
 
 def _alike(found: bytes, gap: bytes) -> list[bytes]:
@@ -64,8 +63,9 @@ class SSEDecoder:
         self._alone_bytes = -1
         """How long a read may be that stands for itself: none while something is kept."""
 
-        self._form = _form(b"data: {", b"}\n\n")
-        """Of the last read that was one event."""
+        self._form = b"data: ", b"\n\n", 8
+        """How the last read that was one event began and ended around its data, and how many bytes
+        both are."""
 
         self.stray = b""
         """Lines that are of no event stream, up to a bound: some servers break into one with an
@@ -84,16 +84,17 @@ class SSEDecoder:
         """
         if len(chunk) <= self._alone_bytes:
             # Reads of a paced stream look alike: to compare with the last is quicker than to parse.
-            lead, tail, data = self._form
-            if chunk.startswith(lead) and chunk.endswith(tail):
-                found = chunk[data]
-                if len(found.splitlines()) == 1:
-                    return (found,)
-                if events := _alike(found, tail[1:] + lead[:-1]):
+            lead, tail, around = self._form
+            found = chunk.removeprefix(lead).removesuffix(tail)
+            if len(chunk) - len(found) == around:
+                lines = found.splitlines()
+                if len(lines) == 1 and found[0] == _BRACE:
+                    return lines
+                if lines and (events := _alike(found, tail + lead)):
                     return events
             elif (alone := _ALONE.fullmatch(chunk)) is not None:
-                self._form = lead, tail, data = _form(alone[1], alone[2])
-                return (chunk[data],)
+                self._form = alone[1], alone[3], len(alone[1]) + len(alone[3])
+                return (alone[2],)
         return self._cut(chunk) if chunk else ()
 
     def _cut(self, chunk: bytes) -> Iterator[bytes]:

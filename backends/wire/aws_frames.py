@@ -24,8 +24,11 @@ from backends.wire.error_words import error_words
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """A frame longer than this is not a model's; reading on would only fill memory."""
 
-Unwrap: TypeAlias = Callable[[str, bytes], bytes]
-"""Returns what one event stands for, from its type and its payload; empty where it is nothing."""
+Unwrap: TypeAlias = Callable[[bytes], bytes]
+"""Returns what the payload of an event stands for; empty where it is nothing."""
+
+Unwrapping: TypeAlias = Callable[[str], Unwrap | None]
+"""Says how events of a type are unwrapped; None where a payload stands for itself."""
 
 MAX_REMEMBERED: Final = 2048
 """Beginnings of frames: a few types of event, times as many lengths as their payloads have."""
@@ -52,10 +55,11 @@ _STATUS_OF: Final[Mapping[str, int]] = {
 
 
 _Reader: TypeAlias = Callable[..., tuple[Any, ...]]
-"""Reads payload and checksum of a frame, from a body and where the frame begins in it."""
+"""Reads what stands before the payload, payload and checksum of a frame, from a body and where in
+it the frame begins."""
 
-_Form: TypeAlias = tuple[bytes, _Reader, int]
-"""How a frame begins, what reads the rest, and the checksum of the beginning."""
+_Form: TypeAlias = tuple[bytes, _Reader, int, Unwrap | None]
+"""How a frame begins, what reads the rest, the checksum of the beginning, what unwraps."""
 
 
 class _Beginning(NamedTuple):
@@ -81,13 +85,13 @@ class Frames:
     frame the error that it stands for.
     """
 
-    __slots__ = ("_forms", "_pieces", "_size", "_unwrap", "_wanted")
+    __slots__ = ("_forms", "_pieces", "_size", "_unwrapping", "_wanted")
 
-    def __init__(self, unwrap: Unwrap) -> None:
-        """Start at the beginning of a body; ``unwrap`` says what an event's payload is."""
-        self._unwrap = unwrap
+    def __init__(self, unwrapping: Unwrapping) -> None:
+        """Start at the beginning of a body; ``unwrapping`` says what events are."""
+        self._unwrapping = unwrapping
         self._forms: dict[int, _Form] = {}
-        """By length, of events whose payload is passed on as it is."""
+        """By length, of events that there were."""
 
         self._pieces: list[bytes] = []
         """Reads that have not completed a frame."""
@@ -107,11 +111,12 @@ class Frames:
             self._pieces.clear()
         elif (form := self._forms.get(len(chunk))) is not None:
             # A read of a paced stream is one frame: to compare is quicker than to parse.
-            beginning, read, checksum = form
-            if chunk.startswith(beginning):
-                payload, expected = read(chunk)
-                if crc32(payload, checksum) == expected:
+            beginning, read, checksum, unwrap = form
+            begun, payload, expected = read(chunk)
+            if begun == beginning and crc32(payload, checksum) == expected:
+                if unwrap is None or (payload := unwrap(payload)):
                     return (payload,)
+                return ()
         found: list[bytes] = []
         try:
             self._cut(chunk, found)
@@ -133,13 +138,15 @@ class Frames:
             following = start + size
             if following > end or size > MAX_FRAME_BYTES:
                 break
-            form = forms.get(size)
-            if form is not None and body.startswith(form[0], start):
-                payload, expected = form[1](body, start)
-                if crc32(payload, form[2]) != expected:
-                    raise ProtocolError(_DAMAGED)
-                found.append(payload)
-            elif meant := self._read(body[start:following], headers):
+            meant, form = None, forms.get(size)
+            if form is not None:
+                beginning, read, checksum, unwrap = form
+                begun, payload, expected = read(body, start)
+                if begun == beginning and crc32(payload, checksum) == expected:
+                    meant = payload if unwrap is None else unwrap(payload)
+            if meant is None:
+                meant = self._read(body[start:following], headers)
+            if meant:
                 found.append(meant)
             start = following
         if start < end:
@@ -154,15 +161,15 @@ class Frames:
         beginning = frame[: _PRELUDE_BYTES + headers]
         read = _beginning if headers <= MAX_REMEMBERED_BYTES else _read_beginning
         rest, checksum, kind, told, failed = read(beginning)
-        payload, expected = rest(frame)
+        _, payload, expected = rest(frame)
         if crc32(payload, checksum) != expected:
             raise ProtocolError(_DAMAGED)
         if failed:
             raise _error(told, payload)
-        meant = self._unwrap(kind, payload)
-        if payload and meant is payload and len(self._forms) < MAX_FORMS:
-            self._forms[len(frame)] = beginning, rest, checksum
-        return meant
+        unwrap = self._unwrapping(kind)
+        if payload and len(self._forms) < MAX_FORMS and headers <= MAX_REMEMBERED_BYTES:
+            self._forms[len(frame)] = beginning, rest, checksum, unwrap
+        return payload if unwrap is None else unwrap(payload)
 
     def _keep(self, rest: bytes) -> None:
         """Keep the beginning of a frame until there is more of it.
@@ -214,7 +221,7 @@ def _read_beginning(data: bytes) -> _Beginning:
     except (eventstream.ParserError, StructError, ValueError, LookupError) as error:
         raise ProtocolError(f"a frame of the upstream's stream: {error}") from error
     return _Beginning(
-        Struct(f">{len(data)}x{payload}sI").unpack_from,
+        Struct(f">{len(data)}s{payload}sI").unpack_from,
         crc32(data),
         str(headers.get(":event-type")),
         headers,
@@ -225,14 +232,15 @@ def _read_beginning(data: bytes) -> _Beginning:
 _beginning: Final = lru_cache(maxsize=MAX_REMEMBERED)(_read_beginning)
 
 
-def named(kind: str, payload: bytes) -> bytes:
-    """Unwrap an event of Converse: an object whose only key says what it is.
+def named(kind: str) -> Unwrap | None:
+    """Say how an event of Converse is unwrapped: to an object whose only key says what it is.
 
     A piece of content, of which a stream has most, stays as it is: nothing else has a ``delta``.
     """
     if kind == "contentBlockDelta":
-        return payload
-    return b'{"%b":%b}' % (kind.encode(), payload or b"{}")
+        return None
+    key = kind.encode()
+    return lambda payload: b'{"%b":%b}' % (key, payload or b"{}")
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -243,22 +251,31 @@ class _Chunk(msgspec.Struct, gc=False):
 _chunk: Final = msgspec.json.Decoder(_Chunk).decode
 
 
-def invoked(kind: str, payload: bytes) -> bytes:
-    """Unwrap an event of ``invoke-with-response-stream``: the model's own event, in base64.
+def invoked(kind: str) -> Unwrap:
+    """Say how an event of ``invoke-with-response-stream`` is unwrapped."""
+    return _model_event if kind == "chunk" else _nothing
+
+
+def parts(kind: str) -> Unwrap | None:
+    """Say how an event of SageMaker is unwrapped: a piece of the container's body, cut anywhere."""
+    return None if kind == "PayloadPart" else _nothing
+
+
+def _model_event(payload: bytes) -> bytes:
+    """Return the model's own event, which comes in base64.
 
     What cannot be read is passed on as it is, so that it is counted as dropped.
     """
-    if kind != "chunk":
-        return b""
     try:
         return _chunk(payload).data
     except (msgspec.DecodeError, UnicodeDecodeError):
         return b"\0" + payload
 
 
-def parts(kind: str, payload: bytes) -> bytes:
-    """Unwrap an event of SageMaker: a piece of the container's body, cut anywhere."""
-    return payload if kind == "PayloadPart" else b""
+def _nothing(payload: bytes) -> bytes:
+    """Leave an event out."""
+    del payload
+    return b""
 
 
 def _error(headers: Mapping[str, Any], payload: bytes) -> BackendError:

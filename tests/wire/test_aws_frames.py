@@ -23,12 +23,12 @@ from backends.errors import (
     UpstreamFailed,
 )
 from backends.wire import aws_frames
-from backends.wire.aws_frames import Frames, Unwrap, invoked, named, parts
+from backends.wire.aws_frames import Frames, Unwrap, Unwrapping, invoked, named, parts
 from tests.aws import chunk, event, exception, frame, part
 from tests.wire.test_sse import split
 
 
-def read(*reads: bytes, unwrap: Unwrap = named, end: bool = True) -> list[bytes]:
+def read(*reads: bytes, unwrap: Unwrapping = named, end: bool = True) -> list[bytes]:
     """Return what the frames hold of a body that arrives in these reads."""
     frames = Frames(unwrap)
     found = [payload for data in reads for payload in frames.feed(data)]
@@ -95,8 +95,10 @@ PAYLOADS = st.sampled_from([b"{}", b"[1]", b"", b'{"a": 1}', b'{"b": 2}'])
 def both(body: bytes, cuts: list[int]) -> tuple[list[Any], list[Any]]:
     """Return what we and botocore make of a body: types and payloads, and None for a fault."""
 
-    def told(kind: str, payload: bytes) -> bytes:
-        return payload if kind == "PayloadPart" else kind.encode() + b":" + payload
+    def told(kind: str) -> Unwrap | None:
+        if kind == "metadata":
+            return lambda _: b""
+        return None if kind == "PayloadPart" else kind.encode().__add__
 
     ours: list[Any] = []
     frames = Frames(told)
@@ -111,7 +113,8 @@ def both(body: bytes, cuts: list[int]) -> tuple[list[Any], list[Any]]:
     buffer.add_data(body)
     try:
         for message in buffer:
-            theirs.append(told(message.headers[":event-type"], message.payload))
+            unwrap = told(message.headers[":event-type"])
+            theirs.append(message.payload if unwrap is None else unwrap(message.payload))
             body = body[message.prelude.total_length :]
     except (ParserError, KeyError, ValueError, struct.error):
         body = b""

@@ -6,7 +6,8 @@ For every upstream wire and every dialect of clients, in one process:
   events, encoding: all that the gateway's codecs do. ``one`` is a chunk a read, as paced streams
   come; ``burst`` is 16 chunks in a read. Time is per chunk.
 - **reference**: `msgspec.json` decodes the JSON of the same chunk (without framing) to Python
-  objects, and encodes these again; it translates nothing. Time is per chunk, too.
+  objects, and encodes these again; it translates nothing. Where JSON holds JSON in base64, as
+  Bedrock's ``invoke`` does, it does that for both texts. Time is per chunk, too.
 - **the chunk**: about as long, and with about as long a text, as recorded ones of that wire.
 - **ratio**: ours / reference, each the minimum of its rounds. A round is reference, one, burst, of
   512 chunks each, so that neighbours on the machine hit all three alike.
@@ -18,6 +19,7 @@ exit status says whether that holds for both shapes. ``--json`` prints every fig
 from __future__ import annotations
 
 import argparse
+import base64
 import importlib
 import json
 import sys
@@ -49,7 +51,12 @@ def plain(before: str, after: str = "\n\n") -> Callable[[str], bytes]:
 
 def invoke(payload: str) -> bytes:
     """Frame an event of Anthropic's wire as Bedrock's ``invoke`` does: in base64, in JSON."""
-    return aws.chunk(payload.encode())
+    return aws.event("chunk", wrapped(payload).encode())
+
+
+def wrapped(payload: str) -> str:
+    """Return the JSON that ``invoke`` puts around an event."""
+    return json.dumps({"bytes": base64.b64encode(payload.encode()).decode(), "p": "abcdefghijklm"})
 
 
 def named(event: str) -> Callable[[str], bytes]:
@@ -73,6 +80,8 @@ class Sample(NamedTuple):
 
     chunk: str
     frame: Callable[[str], bytes] = plain("data: ")
+    around: Callable[[str], str] | None = None
+    """Returns the JSON that holds the chunk's, where there is such a thing."""
 
 
 SAMPLES = {
@@ -165,10 +174,9 @@ SAMPLES = {
     ),
 }
 SAMPLES["invoke"] = SAMPLES["messages"]._replace(
-    module="bedrock_invoke", decoder="InvokeDecoder", frame=invoke
+    module="bedrock_invoke", decoder="InvokeDecoder", frame=invoke, around=wrapped
 )
-"""Bedrock's frames are binary: the JSON is what they hold, with its name; of ``invoke`` it is what
-the JSON in the frame holds."""
+"""Bedrock's frames are binary: the JSON is what they hold, of Converse with its name."""
 
 DIALECTS = ("chat", "completions", "responses", "messages")
 
@@ -212,7 +220,7 @@ def measure(rounds: int, wires: Iterable[str] = tuple(SAMPLES)) -> Iterator[Row]
             dialect = getattr(importlib.import_module(f"backends.wire.{name}"), name.upper())
             taken = [
                 (
-                    reference(sample.chunk),
+                    reference(sample),
                     ours(make(), dialect, sample, 1),
                     ours(make(), dialect, sample, BURST),
                 )
@@ -222,13 +230,17 @@ def measure(rounds: int, wires: Iterable[str] = tuple(SAMPLES)) -> Iterator[Row]
             yield Row(wire, name, *least)
 
 
-def reference(chunk: str) -> float:
+def reference(sample: Sample) -> float:
     """Decode and encode the chunk's JSON with msgspec; return the seconds for all chunks."""
-    payload, decode, encode = chunk.encode(), msgspec.json.Decoder().decode, msgspec.json.encode
-    start = time.perf_counter()
-    for _ in range(CHUNKS):
-        encode(decode(payload))
-    return time.perf_counter() - start
+    texts = [sample.chunk, *([sample.around(sample.chunk)] if sample.around else [])]
+    decode, encode = msgspec.json.Decoder().decode, msgspec.json.encode
+    spent = 0.0
+    for payload in (text.encode() for text in texts):
+        start = time.perf_counter()
+        for _ in range(CHUNKS):
+            encode(decode(payload))
+        spent += time.perf_counter() - start
+    return spent
 
 
 def ours(decoder: AnswerDecoder, dialect: Dialect, sample: Sample, size: int) -> float:

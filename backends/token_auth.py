@@ -23,6 +23,9 @@ class Token(NamedTuple):
     expires_s: float
     """Unix time."""
 
+    headers: Mapping[str, str] = {}
+    """What must be sent with it."""
+
 
 Fetch: TypeAlias = Callable[[], Coroutine[Any, Any, Token]]
 """Gets a token; raises ``BackendError``."""
@@ -58,7 +61,7 @@ class TokenAuth:
         del url, body
         if self._token is None:
             raise EndpointRejected("the endpoint has no access token")
-        return {"Authorization": f"Bearer {self._token.text}"}
+        return {"Authorization": f"Bearer {self._token.text}", **self._token.headers}
 
     def failed(self, headers: Mapping[str, str], error: BackendError) -> None:
         """A token that was refused is fetched anew, unless it has been since."""

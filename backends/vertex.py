@@ -15,7 +15,7 @@ import msgspec
 from backends.answer_stream import AnswerStream
 from backends.auth import Auth, KeyAuth
 from backends.base import BackendConfig, Capabilities
-from backends.google_auth import service_account
+from backends.google_auth import application_default, service_account
 from backends.token_auth import TokenAuth
 from backends.transport import Post, Transport
 from backends.types import ChatRequest
@@ -48,7 +48,8 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     """Of Anthropic's models: it takes a level of effort instead of a budget of thinking tokens."""
 
     credentials_file: str = ""
-    """A service account's key file; absent: the key is an access token."""
+    """A service account's key file. Absent, the key is an access token; without one Google's
+    default credentials are used."""
 
 
 def check(config: BackendConfig) -> None:
@@ -94,11 +95,7 @@ class VertexBackend:
         )
         base_url = config.base_url or f"https://{_host(options.location)}/v1"
         self._transport = Transport(dataclasses.replace(config, base_url=base_url))
-        self._auth: Auth = (
-            TokenAuth(service_account(options.credentials_file))
-            if options.credentials_file
-            else KeyAuth(config.api_keys)
-        )
+        self._auth = _auth(config, options.credentials_file)
 
     def stream(self, request: ChatRequest, *, deadline: float) -> AnswerStream:
         """Ask for a streamed answer; see ``backends.base.Backend.stream``."""
@@ -147,6 +144,19 @@ def _host(location: str) -> str:
     if location in ("us", "eu"):
         return f"aiplatform.{location}.rep.googleapis.com"
     return f"{location}-aiplatform.googleapis.com"
+
+
+def _auth(config: BackendConfig, credentials_file: str) -> Auth:
+    """Return what authenticates requests; a private server on plain http may be asked without.
+
+    Raises:
+        ValueError: the credentials file is none, or the extra ``gcp`` is not installed.
+    """
+    if credentials_file:
+        return TokenAuth(service_account(credentials_file))
+    if config.api_keys or config.base_url.startswith("http://"):
+        return KeyAuth(config.api_keys)
+    return TokenAuth(application_default())
 
 
 def _options(config: BackendConfig) -> Options:

@@ -225,7 +225,9 @@ class EndpointSettings(Frozen):
             raise ValueError("'options': write the backend's own keys beside the others")
         owners = backends.option_owners()
         if "access_token_env" in data and "access_token_env" not in owners:
-            data = {**data, "api_key_env": data.get("api_key_env") or data["access_token_env"]}
+            if data.get("api_key_env"):
+                raise ValueError("'access_token_env': another word for 'api_key_env'; give one")
+            data = {**data, "api_key_env": data["access_token_env"]}
             del data["access_token_env"]
         options = {name: value for name, value in data.items() if name in owners}
         rest = {name: value for name, value in data.items() if name not in owners}

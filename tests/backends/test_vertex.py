@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +168,15 @@ def key_file(folder: Path, token_uri: str) -> Path:
     return path
 
 
+async def tokens(exchange: Exchange) -> None:
+    """Play the token server."""
+    assert b"grant_type=urn" in exchange.request.body
+    grant = {"access_token": "granted", "expires_in": 3600, "token_type": "Bearer"}
+    await replies(200, grant)(exchange)
+
+
 async def test_a_service_account_gets_a_token_and_keeps_it(tmp_path: Path) -> None:
     """One signed request to the token server, and then one token for many requests."""
-
-    async def tokens(exchange: Exchange) -> None:
-        assert b"grant_type=urn" in exchange.request.body
-        grant = {"access_token": "granted", "expires_in": 3600, "token_type": "Bearer"}
-        await replies(200, grant)(exchange)
-
     async with serving(tokens) as server, serving(streams(*answer("ok"))) as upstream:
         path = key_file(tmp_path, f"http://127.0.0.1:{server.port}/token")
         backend = vertex.build(config(upstream.base_url, credentials_file=str(path)))
@@ -211,3 +213,42 @@ def test_a_file_that_is_no_key_file_is_named_when_built(
         path.write_text(content)
     with pytest.raises(ValueError, match="'credentials_file'"):
         vertex.build(config("http://127.0.0.1:1", credentials_file=str(path)))
+
+
+async def test_without_a_key_google_s_default_credentials_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Google's own clients find them, with the project that pays where it is another."""
+    pytest.importorskip("google.auth")
+    backend = vertex.build(replace(config(), api_keys=()))
+    async with serving(tokens) as server:
+        path = key_file(tmp_path, f"http://127.0.0.1:{server.port}/token")
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+        monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "p-2")
+        await backend._auth.ready()
+    sent = {"Authorization": "Bearer granted", "x-goog-user-project": "p-2"}
+    assert backend._auth.headers("", b"") == sent
+    await backend.aclose()
+
+
+async def test_where_there_are_none_the_endpoint_is_rejected_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next endpoint is asked."""
+    pytest.importorskip("google.auth")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    backend = vertex.build(replace(config(), api_keys=()))
+    with pytest.raises(EndpointRejected, match="GOOGLE_APPLICATION_CREDENTIALS"):
+        await backend._auth.ready()
+    await backend.aclose()
+
+
+async def test_a_private_server_on_plain_http_is_asked_without_credentials() -> None:
+    """Nobody else's account is looked for."""
+    async with serving(streams(*answer("ok"))) as upstream:
+        backend = vertex.build(replace(config(upstream.base_url), api_keys=()))
+        assert texts(await everything(backend)) == ["ok"]
+        await backend.aclose()
+    assert "authorization" not in upstream.requests[0].headers

@@ -46,6 +46,10 @@ OUTPUTS = ("output_audio_mtok", "output_image_mtok", "output_video_mtok")
 SEARCHES = re.compile(r"deep-research|search-(preview|api)|sonar|-online$")
 """Names of models that search unasked; the source's fee for each search is left out here."""
 
+IMAGES = {re.compile(r"gpt-4o-mini(?!-(audio|realtime|transcribe|tts))"): 2_833 + 8 * 5_667}
+"""The most prompt tokens of one image, where that is more than usual: OpenAI counts 2,833 and 5,667
+for each tile, of which 2048 x 768 pixels have eight ("Images and vision", read 2026-12)."""
+
 CLAUSES = ("equals", "starts_with", "ends_with", "contains", "regex")
 
 
@@ -103,6 +107,7 @@ def compiled(model: ModelInfo, now: datetime.datetime) -> Entry | None:
         request=_whole(requests * 10**9),
         tiers=tuple(_rates(prices, start) for start in sorted(starts)),
         context=model.context_window,
+        image=next((most for name, most in IMAGES.items() if name.search(model.id)), None),
         unpriced=tuple(part for part, key in PARTS.items() if _dearer(prices, key, "input_mtok")),
         unsold=any(_dearer(prices, key, "output_mtok") for key in OUTPUTS)
         or (not requests and SEARCHES.search(model.id) is not None),

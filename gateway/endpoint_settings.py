@@ -43,6 +43,7 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
 EVERY: Final = "*"
 """An upstream's name for whatever a wildcard model was asked as."""
 
+IMAGE_TOKENS: Final = 4096
 NO_PRICE: Final = "is required: {prompt: USD per million tokens, completion: ...}"
 
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f]+$")]
@@ -201,8 +202,7 @@ class EndpointSettings(Frozen):
     price: PriceSettings | None = None
     context_tokens: int | None = Field(None, gt=0)
     max_output_tokens: int | None = Field(None, gt=0)
-    max_image_tokens: int = Field(4096, ge=0)
-    """What one image can cost in prompt tokens here, for the hold."""
+    max_image_tokens: int | None = Field(None, ge=0)
 
     tokenizer: Encoding | None = None
     """What counts its prompts exactly, where the bound by bytes does not fit the credit."""
@@ -287,6 +287,13 @@ class EndpointSettings(Frozen):
         """Return its window in tokens: its own, or that of the table, or None."""
         listed = self.listed
         return self.context_tokens or (listed.context if listed else None)
+
+    def image_tokens(self) -> int:
+        """Return what one image can cost in prompt tokens here, for the hold."""
+        if self.max_image_tokens is not None:
+            return self.max_image_tokens
+        listed = self.listed
+        return (listed.image if listed else None) or IMAGE_TOKENS
 
     def unpriced(self) -> frozenset[str]:
         """Return the parts that the table's price does not cover."""

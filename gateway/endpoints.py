@@ -330,5 +330,5 @@ def _first_view(endpoint: Endpoint, markup_bp: int) -> EndpointView:
         context_tokens=settings.window(),
         max_output_tokens=settings.max_output_tokens,
         caps_output=capabilities.caps_output,
-        max_image_tokens=settings.max_image_tokens,
+        max_image_tokens=settings.image_tokens(),
     )

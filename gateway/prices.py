@@ -68,6 +68,9 @@ class Entry(Rates, frozen=True, omit_defaults=True, kw_only=True):
     context: int | None = None
     """Its window in tokens, where that is known."""
 
+    image: int | None = None
+    """The most prompt tokens that one image is, where that is more than usual."""
+
     unpriced: tuple[str, ...] = ()
     """Parts that cost more than text and have no rate of their own here."""
 

@@ -50,6 +50,24 @@ def test_a_price_that_is_not_written_comes_from_the_table() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "held"),
+    [
+        ("gpt-4o", {}, 4096),
+        ("gpt-4o-mini", {}, 48_169),
+        ("gpt-4o-mini-2024-07-18", {}, 48_169),
+        ("gpt-4o-mini", {"max_image_tokens": 0}, 0),
+        ("gpt-4o-mini", {"max_image_tokens": 2_833}, 2_833),
+    ],
+)
+def test_an_image_is_held_at_the_most_that_its_model_counts(
+    model: str, given: dict[str, Any], held: int
+) -> None:
+    """As configured, as listed, or 4,096 tokens: a report of more than was held is not charged."""
+    document = {**BASE, "model": model, **given}
+    assert EndpointSettings.model_validate(document).image_tokens() == held
+
+
 def test_parts_that_the_table_has_no_price_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audio is dearer than text: an endpoint at list price does not take it."""
     monkeypatch.undo()

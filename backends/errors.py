@@ -47,7 +47,9 @@ REJECTED_STATUSES = frozenset({400, 413, 422})
 
 _CONTEXT_WORDS = re.compile(
     r"context (length|window|size|limit)|(prompt|input|messages) (is |are )?too long"
-    r"|too many tokens|(maximum|max) prompt length"
+    r"|too many tokens|(maximum|max) prompt length|longer than the maximum model length"
+    r"|(prompt|input) exceeds (the )?max(imum)? length|exceed(s|ed) model token limit"
+    r"|range of input length should be"
     r"|input (token count|length).{0,40}(exceed|only supports)"
     r"|`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",
     re.IGNORECASE,
@@ -224,7 +226,8 @@ _CODES: Mapping[type[BackendError], str] = {
         "too_many_prompt_tokens too_many_tokens model_max_prompt_tokens_exceeded"
     ),
     ContentFiltered: (
-        "content_policy_violation content_filter moderation_blocked responsibleaipolicyviolation"
+        "content_policy_violation content_filter moderation_blocked responsibleaipolicyviolation "
+        "data_inspection_failed datainspectionfailed"
     ),
     EndpointRejected: (
         "invalid_api_key api_key_invalid expiredtokenexception "
@@ -232,7 +235,7 @@ _CODES: Mapping[type[BackendError], str] = {
     ),
     RateLimited: (
         "rate_limit_exceeded throttlingexception servicequotaexceededexception "
-        "modelnotreadyexception"
+        "modelnotreadyexception too_many_requests ratelimitreached"
     ),
 }
 _KIND_OF: Mapping[str, type[BackendError]] = {

@@ -10,12 +10,15 @@ import msgspec
 from backends.errors import MAX_WHOLE_CHARS
 from backends.redaction import cut
 
-_WRAPPED: Final = 2
-"""How often an error may stand in another one's message."""
+_WRAPPED: Final = 4
+"""How often an error may stand in another one: as an object, a list, or JSON in its message."""
 
 _WORDS: Final = (
-    "message", "Message", "detail", "msg", "error_message", "error_msg", "status_msg", "error"
+    "message", "Message", "faultstring", "detail", "msg", "error_message", "error_msg",
+    "status_msg", "error_description", "description", "error", "title", "fault",
 )  # fmt: skip
+_BESIDE: Final = ("message", "error_description", "description", "detail")
+"""What says more than an ``error`` that is one word."""
 
 WITHIN: Final = ("error", "errors", "base_resp")
 """Where in a document its error may stand; the last is MiniMax's."""
@@ -39,8 +42,9 @@ def read_error(body: bytes) -> Told:
             "" if text.startswith("<") else cut(text, MAX_WHOLE_CHARS)
         )  # no page is for a program
     error = next((document[name] for name in WITHIN if document.get(name)), document)
-    if isinstance(error, str) and isinstance(document.get("message"), str):
-        error = {"message": document["message"] or error}  # ``error`` is the kind's name
+    if isinstance(error, str):  # the kind's name, where there are other words
+        said = (document.get(name) for name in _BESIDE)
+        error = next((words for words in said if words and isinstance(words, str)), error)
     told = error_words(error)
     if told.code is None and document.get("code") is not None:
         told = told._replace(code=str(document["code"]))
@@ -52,7 +56,7 @@ def error_words(error: object, wrapped: int = _WRAPPED) -> Told:
 
     Args:
         error: the object, or its only words.
-        wrapped: how many errors that stand within its message are looked into.
+        wrapped: how many errors that stand within each other are looked into.
     """
     if isinstance(error, list) and error:
         error = error[0]
@@ -60,18 +64,14 @@ def error_words(error: object, wrapped: int = _WRAPPED) -> Told:
         return Told(_unwrapped(error, wrapped))
     if not isinstance(error, Mapping):
         return Told()
-    words = next((error[name] for name in _WORDS if error.get(name)), "")
-    if isinstance(words, list) and words:
-        words = words[0]
-    if isinstance(words, Mapping):
-        words = words.get("msg") or words.get("message") or ""
+    words = _words(next((error[name] for name in _WORDS if error.get(name)), ""), wrapped)
     metadata = error.get("metadata")
-    if isinstance(metadata, Mapping) and isinstance(raw := metadata.get("raw"), str) and raw:
+    if isinstance(metadata, Mapping) and (raw := _words(metadata.get("raw"), wrapped)):
         # What the provider behind a router said, after the router's own words.
-        words = f"{words}: {_unwrapped(raw, wrapped)}" if words else raw
+        words = f"{words}: {raw}" if words else raw
     param = error.get("param")
     param = param if isinstance(param, str) and param else None
-    return Told(_unwrapped(str(words), wrapped), _code(error), param)
+    return Told(words, _code(error), param)
 
 
 def read_document(body: bytes) -> dict[str, Any] | None:
@@ -96,10 +96,17 @@ def _code(error: Mapping[str, Any]) -> str | None:
     return None if code is None else str(code)
 
 
+def _words(said: object, wrapped: int) -> str:
+    """Return the words of what stands where an error's words do, which may be another error."""
+    if isinstance(said, Mapping | list):
+        return error_words(said, wrapped - 1).message if wrapped else ""
+    return _unwrapped(str(said), wrapped) if said else ""
+
+
 def _unwrapped(words: str, wrapped: int) -> str:
     """Return the words of an error that came as the message of another one."""
     if wrapped and words.lstrip().startswith("{"):
         document = read_document(words.encode("utf-8", "surrogatepass"))
-        if document:
-            return error_words(document.get("error") or document, wrapped - 1).message
+        if document and (told := error_words(document.get("error") or document, wrapped - 1))[0]:
+            return told.message
     return cut(words, MAX_WHOLE_CHARS)

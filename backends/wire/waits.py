@@ -56,8 +56,11 @@ def _told_s(
 ) -> float | None:
     """Return the wait as it is told, however long."""
     now = _date(headers.get("date")) or datetime.now(UTC)
-    if (wait := retry_after_s(headers.get("retry-after"), now)) is not None:
+    asked = headers.get("retry-after")
+    if (wait := retry_after_s(asked, now)) is not None:
         return wait
+    if asked and _SPANS.fullmatch(asked.strip()):  # ``20s``, which no standard knows
+        return _span_s(asked)
     if (wait := retry_after_s(headers.get("retry-after-ms"))) is not None:
         return wait / 1000
     if (wait := _google_s(document)) is not None or not limited:

@@ -50,6 +50,10 @@ def test_a_content_filter_ends_the_request_whatever_the_status(status: int) -> N
         "exceeds the CONTEXT WINDOW",
         "prompt is too long: 210000 tokens",
         "prompt too long; exceeded max context length",
+        "The decoder prompt (length 9) is longer than the maximum model length of 8",
+        "Invalid request: Your request exceeded model token limit: 8192",
+        "Prompt exceeds max length",
+        "Range of input length should be [1, 30720]",
         "The total length of all messages is too long.",
         "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
         "the input token count is 2000026 but model only supports up to 1000000",
@@ -128,7 +132,9 @@ def test_a_field_or_a_kind_of_its_own_says_that_the_request_is_at_fault(
     assert type(classify(status, "Invalid API key: no such stop", **told)) is RequestRejected
 
 
-@pytest.mark.parametrize("words", ["tool name is too long", "bad context", "length"])
+@pytest.mark.parametrize(
+    "words", ["tool name is too long", "name exceeds max length", "bad context", "length"]
+)
 def test_other_words_are_no_context_error(words: str) -> None:
     """A guess would send a wrong request to every endpoint."""
     assert type(classify(400, words)) is RequestRejected

@@ -45,6 +45,16 @@ def refused(status: int, document: Any, **headers: str) -> BackendError:
         ({"object": "error", "message": "no", "code": 400}, "no"),
         ({"detail": [{"loc": ["body"], "msg": "no"}]}, "no"),
         ({"detail": "no"}, "no"),
+        ({"object": "error", "message": {"detail": [{"loc": ["body"], "msg": "no"}]}}, "no"),
+        ({"error": {"message": {"error": {"message": "no"}}}}, "no"),
+        ({"detail": {"error": "no"}}, "no"),
+        ({"detail": {"error": {"message": "no"}}}, "no"),
+        ({"tpe": "invalid", "errors": [{"description": "no", "extras": {}}]}, "no"),
+        ({"fault": {"faultstring": "no", "detail": {"errorcode": "x"}}}, "no"),
+        ({"title": "Bad Request", "detail": "no"}, "no"),
+        ({"error": "invalid_client", "error_description": "no"}, "no"),
+        ({"error": {"message": "P", "metadata": {"raw": {"error": {"message": "no"}}}}}, "P: no"),
+        ({"message": '{"inner_error": {"what": "no"}}'}, '{"inner_error": {"what": "no"}}'),
         ({"success": False, "errors": [{"code": 7, "message": "no"}]}, "no"),
         ([{"error": {"code": 400, "message": "no"}}], "no"),
         ("no", "no"),
@@ -99,6 +109,8 @@ def test_the_vendors_words_are_found(document: Any, message: str) -> None:
             ContextLengthExceeded,
         ),
         (400, {"message": "too many tokens: size limit exceeded"}, ContextLengthExceeded),
+        (400, {"error": {"message": "m", "code": "data_inspection_failed"}}, ContentFiltered),
+        (400, {"code": "DataInspectionFailed", "message": "m"}, ContentFiltered),
         (
             400,
             {"error": {"message": "m", "type": "exceed_context_size_error"}},
@@ -163,6 +175,8 @@ def test_amazon_names_the_kind_in_a_header() -> None:
     [
         ({}, None),
         ({"retry_after": "3"}, 3),
+        ({"retry_after": "20s"}, 20),
+        ({"retry_after": "1m20s"}, 80),
         ({"retry_after_ms": "1500"}, 1.5),
         ({"retry_after": "Mon, 23 Nov 2026 12:00:30 GMT"}, 30),
         ({"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "12ms"}, 0.012),
@@ -264,6 +278,8 @@ def test_the_words_say_it_where_nothing_else_does(words: str, wait: float | None
         ({"error": {"message": "m", "code": "content_filter", "status": 400}}, ContentFiltered),
         ({"error": {"message": "m", "code": 499}}, UpstreamFailed),
         ({"object": "error", "message": "m", "code": 400}, RequestRejected),
+        ({"type": "error", "error": {"code": "too_many_requests", "message": "m"}}, RateLimited),
+        ({"error": {"code": "RateLimitReached", "message": "m"}}, RateLimited),
     ],
 )
 def test_an_error_in_a_stream_is_told_by_its_words(document: Any, kind: type[BackendError]) -> None:

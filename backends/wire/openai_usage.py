@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from backends.types import HalfUsage, Usage
 from backends.wire.values import count, half
+
+_WRITERS: Final = "prompt_token_details"
+"""Writer's word, and sometimes Mistral's."""
+
+_CACHED: Final = (
+    "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens", "num_cached_tokens"
+)  # fmt: skip
+"""DeepSeek's, Moonshot's and Together's, Databricks', Mistral's."""
+
+_WRITTEN: Final = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
+"""OpenRouter's, Alibaba's, LiteLLM's."""
 
 
 def read_usage(document: Any) -> Usage | HalfUsage | None:
@@ -27,26 +38,25 @@ def read_usage(document: Any) -> Usage | HalfUsage | None:
         )
     if prompt is None or completion is None:
         return half(prompt, completion)
-    given = document.get("prompt_tokens_details") or document.get("input_tokens_details")
-    made = document.get("completion_tokens_details") or document.get("output_tokens_details")
-    given = given if isinstance(given, dict) else {}
-    thought = count(made.get("reasoning_tokens")) if isinstance(made, dict) else None
+    given = _details(document, "prompt_tokens_details", "input_tokens_details", _WRITERS)
+    made = _details(document, "completion_tokens_details", "output_tokens_details")
+    thought = _first(made if "reasoning_tokens" in made else document, "reasoning_tokens")
     total = document.get("total_tokens")
     if thought and (total == prompt + completion + thought or thought > completion):
         completion += thought  # counted apart, as the total shows, or the count itself
-    cached = count(given.get("cached_tokens"))
-    if cached is None:  # DeepSeek, Moonshot and Together, Databricks
-        cached = _first(
-            document, "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"
-        )
-    written = count(given.get("cache_write_tokens"))
+    cached = _first(given, "cached_tokens")
+    if cached is None:
+        cached = _first(document, *_CACHED)
+    written = _first(given, *_WRITTEN)
     if written is None:
         written = _first(document, "cache_creation_input_tokens")
     return Usage(prompt, completion, cached, written, thought)
 
 
+def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    return next((found for name in names if isinstance(found := usage.get(name), dict)), {})
+
+
 def _first(usage: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        if name in usage:
-            return count(usage[name])
-    return None
+    found = (count(usage.get(name)) for name in names)
+    return next((number for number in found if number is not None), None)

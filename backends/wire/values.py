@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 
 from backends.types import HalfUsage, Usage
 
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError)
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -20,6 +22,8 @@ def word(value: Any) -> str | None:
 def count(value: Any) -> int | None:
     """Read a token count. A negative one is kept: the bill has to see it to distrust it."""
     if value.__class__ is float and value.is_integer():
+        return int(value)
+    if value.__class__ is str and _DIGITS.fullmatch(value):
         return int(value)
     return value if value.__class__ is int else None  # a bool is none
 

@@ -447,7 +447,8 @@ def test_every_signature_is_an_entry_of_its_own() -> None:
         ({**USAGE, "toolUsePromptTokenCount": 100}, Usage(107, 3)),
         ({"promptTokenCount": 7, "totalTokenCount": 7}, HalfUsage(7, None)),
         ({"trafficType": "ON_DEMAND"}, None),
-        ({"promptTokenCount": "7", "candidatesTokenCount": 3}, HalfUsage(None, 3)),
+        ({"promptTokenCount": "7", "candidatesTokenCount": 3}, Usage(7, 3)),
+        ({"promptTokenCount": "seven", "candidatesTokenCount": 3}, HalfUsage(None, 3)),
     ],
 )
 def test_usage_counts_all_that_is_paid_for(document: Any, usage: Usage | HalfUsage | None) -> None:

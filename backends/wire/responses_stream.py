@@ -146,7 +146,7 @@ class ResponsesDecoder(AnswerDecoder):
                 events.append(MessageStart(0, phase))
             self._places.setdefault(kind, []).append(place)
         self._ids[place] = self._ids[place] or word(item.get("id"))
-        if (kind := str(item.get("type"))) in _CALLS:
+        if (kind := _kind(item)) in _CALLS:
             position = self._positions.setdefault(place, len(self._positions))
             if kind == "custom_tool_call":
                 self.calls.custom((0, position))
@@ -156,7 +156,7 @@ class ResponsesDecoder(AnswerDecoder):
     def _close(self, events: list[StreamEvent], place: Place, item: Mapping[str, Any]) -> None:
         """An item is told whole: say what of it was not said yet."""
         self._open(events, place, item)
-        kind = str(item.get("type"))
+        kind = _kind(item)
         if kind == "message":
             self._message(events, place, item)
         elif kind in _CALLS:
@@ -261,7 +261,8 @@ class ResponsesDecoder(AnswerDecoder):
         elif what == "refusal":
             self.say(events, RefusalDelta(0, piece))
         elif what in ("arguments", "input"):
-            self.call(events, 0, self._positions.get(place, 0), arguments=piece)
+            if (position := self._positions.get(place)) is not None:  # else the vendor's own
+                self.call(events, 0, position, arguments=piece)
         else:
             detail_type, field = _DETAILS[what]
             detail: dict[str, Any] = {"type": detail_type, field: piece}
@@ -312,6 +313,11 @@ class ResponsesDecoder(AnswerDecoder):
 _CALLS: Final[Mapping[str, str]] = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are calls, and what they say to whom they call."""
 
+_XAI_TOOLS: Final = frozenset(
+    {"x_keyword_search", "x_semantic_search", "x_thread_fetch", "x_user_search"}
+)
+"""What xAI's search calls by itself, and tells as calls of custom tools (docs.x.ai, "X Search")."""
+
 _TERMINAL: Final = frozenset(
     f"response.{word}" for word in ("completed", "incomplete", "failed", "cancelled", "done")
 )
@@ -344,6 +350,13 @@ _DETAILS: Final[Mapping[str, tuple[str, str]]] = {
     "thought": ("reasoning.text", "text"),
     "data": ("reasoning.encrypted", "data"),
 }
+
+
+def _kind(item: Mapping[str, Any]) -> str:
+    """Return an item's type; a call that the vendor made itself is none of its client's."""
+    kind = str(item.get("type"))
+    own = kind == "custom_tool_call" and item.get("name") in _XAI_TOOLS
+    return "server_tool_call" if own else kind
 
 
 def _ending(status: str, details: Any) -> tuple[str, FinishReason | None]:

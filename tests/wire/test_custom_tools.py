@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from backends.collect import Collector
 from backends.errors import RequestRejected
-from backends.types import ChatRequest, Cost, Delta, ToolCallDelta, Usage
+from backends.types import ChatRequest, Cost, Delta, Finish, ToolCallDelta, Usage
 from backends.wire import (
     bedrock_request,
     cohere_request,
@@ -213,6 +213,18 @@ def test_an_upstreams_call_is_read(decoder: Any, body: bytes) -> None:
     assert "".join(call.arguments for call in calls) == TEXT
     assert calls[-1] == ToolCallDelta(0, 0, None, None, "", custom=True)
     assert events[-1].choices[0].reason == "tool_calls"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("body", [RESPONSES_STREAM, json.dumps(DONE).encode()])
+def test_what_xai_searched_by_itself_is_no_call(body: bytes) -> None:
+    """It tells of it as of a call of a custom tool; the client has nothing to answer."""
+    events, failure = feed(ResponsesDecoder(), body.replace(b'"patch"', b'"x_keyword_search"'))
+    assert failure is None
+    assert not any(isinstance(event, ToolCallDelta) for event in events)
+    finish = events[-1]
+    assert isinstance(finish, Finish)
+    assert finish.choices[0].reason == "stop"
+    assert finish.extras == {"output_items": [{**ITEM, "name": "x_keyword_search"}]}
 
 
 def test_a_custom_field_that_says_nothing_makes_no_custom_call() -> None:

@@ -116,10 +116,16 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 class HalfUsage(msgspec.Struct, frozen=True, gc=False):
-    """A report of the prompt alone, or of the answer alone: the other was counted by nobody."""
+    """A report of the prompt alone, or of the answer alone: the other was counted by nobody.
+
+    The parts are as in ``Usage``.
+    """
 
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class ResponseStart(msgspec.Struct, frozen=True, gc=False):

@@ -217,11 +217,15 @@ def _whole(report: Usage | HalfUsage, own: Usage) -> tuple[Usage, tuple[str, ...
     """Return a report with both counts, whose parts are no more than the whole, and its flags."""
     if isinstance(report, HalfUsage):
         prompt, completion = report.prompt_tokens, report.completion_tokens
-        usage = Usage(
+        whole = Usage(
             own.prompt_tokens if prompt is None else prompt,
             own.completion_tokens if completion is None else completion,
+            report.cached_tokens,
+            report.cache_write_tokens,
+            report.reasoning_tokens,
         )
-        return usage, ("usage_half", "own_count")
+        usage, flags = _whole(whole, own)
+        return usage, ("usage_half", "own_count", *flags)
     cached, thought = report.cached_tokens, report.reasoning_tokens
     written = report.cache_write_tokens
     if (cached or 0) + (written or 0) <= report.prompt_tokens and (

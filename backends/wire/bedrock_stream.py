@@ -30,7 +30,7 @@ from backends.wire.bedrock_citations import annotation
 from backends.wire.decoder import AnswerDecoder, Framing
 from backends.wire.details import ANTHROPIC
 from backends.wire.lenient import read
-from backends.wire.values import count, half, json_text
+from backends.wire.values import count, json_text, report_of
 
 
 class _Source(msgspec.Struct, gc=False):
@@ -342,11 +342,10 @@ def read_usage(usage: Any) -> Usage | HalfUsage | None:
     if not isinstance(usage, dict):
         return None
     fresh, output = count(usage.get("inputTokens")), count(usage.get("outputTokens"))
-    if fresh is None or output is None:
-        return half(fresh, output)
     read = count(usage.get("cacheReadInputTokens"))
     written = count(usage.get("cacheWriteInputTokens"))
-    return Usage(fresh + (read or 0) + (written or 0), output, read, written)
+    prompt = None if fresh is None else fresh + (read or 0) + (written or 0)
+    return report_of(prompt, output, read, written)
 
 
 def _deltas(block: _Content) -> Iterator[_Delta]:

@@ -14,7 +14,7 @@ from backends.types import AnnotationDelta, HalfUsage, ReasoningDelta, StreamEve
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read
-from backends.wire.values import count, half, json_text, word
+from backends.wire.values import count, json_text, report_of, word
 from backends.wire.vectors import VectorsDecoder
 
 
@@ -176,16 +176,17 @@ def _usage(usage: dict[str, Any]) -> Usage | HalfUsage | None:
     ``tokens`` counts all of it, the vendor's own preamble and marks included; ``billed_units``
     leaves those out, so it is no count of what the model did, and goes out as an extra.
     """
-    found: HalfUsage | None = None
+    found: Usage | HalfUsage | None = None
     for name in ("tokens", "billed_units"):
         counts = usage.get(name)
         if not isinstance(counts, dict):
             continue
         prompt, completion = count(counts.get("input_tokens")), count(counts.get("output_tokens"))
-        if prompt is not None and completion is not None:
-            cached, thought = usage.get("cached_tokens"), counts.get("reasoning_tokens")
-            return Usage(prompt, completion, count(cached), None, count(thought))
-        found = found or half(prompt, completion)
+        cached, thought = count(usage.get("cached_tokens")), count(counts.get("reasoning_tokens"))
+        report = report_of(prompt, completion, cached, None, thought)
+        if isinstance(report, Usage):
+            return report
+        found = found or report
     return found
 
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from backends.types import HalfUsage, Usage
-from backends.wire.values import count, half
+from backends.wire.values import count, report_of
 
 
 class PartialArg(msgspec.Struct, gc=False, rename="camel"):
@@ -171,18 +171,13 @@ def read_usage(counts: Counts, *, silent: bool) -> Usage | HalfUsage | None:
     prompt = count(counts.prompt_token_count)
     said = count(counts.candidates_token_count)
     thought = count(counts.thoughts_token_count)
-    completion = (said or 0) + (thought or 0)
-    if said is None and thought is None and not silent:
-        return half(prompt, None)
-    if prompt is None:
-        return half(None, completion or None)
-    return Usage(
-        prompt + (count(counts.tool_use_prompt_token_count) or 0),
-        completion,
-        count(counts.cached_content_token_count),
-        None,
-        thought,
-    )
+    completion: int | None = (said or 0) + (thought or 0)
+    if not completion and (prompt is None or (said is None and not silent)):
+        completion = None
+    if prompt is not None:
+        prompt += count(counts.tool_use_prompt_token_count) or 0
+    cached = count(counts.cached_content_token_count)
+    return report_of(prompt, completion, cached, None, thought)
 
 
 def read_logprobs(document: Mapping[str, Any]) -> dict[str, Any] | None:

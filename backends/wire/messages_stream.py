@@ -27,7 +27,7 @@ from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import ANTHROPIC
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read
-from backends.wire.values import count, half, json_text
+from backends.wire.values import count, json_text, report_of
 
 _COUNTS: Final = (
     "input_tokens",
@@ -327,12 +327,9 @@ class MessagesDecoder(AnswerDecoder):
 
     def _usage_now(self) -> Usage | HalfUsage | None:
         counts = self._counts
-        if "input_tokens" not in counts or "output_tokens" not in counts:
-            prompt = self._prompt() if "input_tokens" in counts else None
-            return half(prompt, counts.get("output_tokens"))
-        return Usage(
-            self._prompt(),
-            counts["output_tokens"],
+        return report_of(
+            self._prompt() if "input_tokens" in counts else None,
+            counts.get("output_tokens"),
             counts.get("cache_read_input_tokens"),
             counts.get("cache_creation_input_tokens"),
             counts.get("thinking_tokens"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.types import HalfUsage, Usage
-from backends.wire.values import count, half
+from backends.wire.values import count, report_of
 
 _WRITERS: Final = "prompt_token_details"
 """Writer's word, and sometimes Mistral's."""
@@ -36,21 +36,21 @@ def read_usage(document: Any) -> Usage | HalfUsage | None:
             count(document.get("input_tokens")),
             count(document.get("output_tokens")),
         )
-    if prompt is None or completion is None:
-        return half(prompt, completion)
     given = _details(document, "prompt_tokens_details", "input_tokens_details", _WRITERS)
     made = _details(document, "completion_tokens_details", "output_tokens_details")
     thought = _first(made if "reasoning_tokens" in made else document, "reasoning_tokens")
-    total = document.get("total_tokens")
-    if thought and (total == prompt + completion + thought or thought > completion):
-        completion += thought  # counted apart, as the total shows, or the count itself
+    if thought and completion is not None:
+        total = document.get("total_tokens")
+        apart = prompt is not None and total == prompt + completion + thought
+        if apart or thought > completion:
+            completion += thought  # counted apart, as the total shows, or the count itself
     cached = _first(given, "cached_tokens")
     if cached is None:
         cached = _first(document, *_CACHED)
     written = _first(given, *_WRITTEN)
     if written is None:
         written = _first(document, "cache_creation_input_tokens")
-    return Usage(prompt, completion, cached, written, thought)
+    return report_of(prompt, completion, cached, written, thought)
 
 
 def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:

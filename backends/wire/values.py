@@ -28,16 +28,19 @@ def count(value: Any) -> int | None:
     return value if value.__class__ is int else None  # a bool is none
 
 
-def report_of(prompt: int | None, completion: int | None) -> Usage | HalfUsage | None:
-    """Return a report of two counts, or what there is of it."""
+def report_of(
+    prompt: int | None,
+    completion: int | None,
+    cached: int | None = None,
+    cache_write: int | None = None,
+    reasoning: int | None = None,
+) -> Usage | HalfUsage | None:
+    """Return a report of tokens and their parts, or what there is of it; None if it lacks both."""
+    if prompt is None and completion is None:
+        return None
     if prompt is None or completion is None:
-        return half(prompt, completion)
-    return Usage(prompt, completion)
-
-
-def half(prompt: int | None, completion: int | None) -> HalfUsage | None:
-    """Return what there is of a report that lacks a count."""
-    return None if prompt is completion is None else HalfUsage(prompt, completion)
+        return HalfUsage(prompt, completion, cached, cache_write, reasoning)
+    return Usage(prompt, completion, cached, cache_write, reasoning)
 
 
 def json_text(value: Any) -> str:

@@ -125,7 +125,12 @@ def test_parts_that_are_more_than_the_whole_are_the_whole(report: Usage, taken: 
 
 @pytest.mark.parametrize(
     ("report", "counted"),
-    [(HalfUsage(90, None), Usage(90, 50)), (HalfUsage(None, 70), Usage(100, 70))],
+    [
+        (HalfUsage(90, None), Usage(90, 50)),
+        (HalfUsage(None, 70), Usage(100, 70)),
+        (HalfUsage(90, None, cached_tokens=80), Usage(90, 50, cached_tokens=80)),
+        (HalfUsage(None, 300, reasoning_tokens=290), Usage(100, 300, reasoning_tokens=290)),
+    ],
 )
 def test_half_a_report_is_taken_and_the_rest_counted(report: HalfUsage, counted: Usage) -> None:
     """Some servers count no prompt that they have cached; never 0 for what nobody counted."""
@@ -290,7 +295,7 @@ def test_delivered_counts_content_only_and_keeps_the_last_running_count() -> Non
 _counts = st.integers(-5, 2000)
 _reports = (
     st.none()
-    | st.builds(HalfUsage, st.none() | _counts, st.none() | _counts)
+    | st.builds(HalfUsage, *[st.none() | _counts] * 5)
     | st.builds(
         Usage, _counts, _counts, st.none() | _counts, st.none() | _counts, st.none() | _counts
     )

@@ -130,6 +130,42 @@ def test_what_was_counted_is_kept_and_the_rest_is_unknown(
     assert usage_of(decoder(), answer({})) is None
 
 
+@pytest.mark.parametrize(
+    ("wire", "counts", "half"),
+    [
+        (
+            "gemini",
+            {"candidatesTokenCount": 23, "thoughtsTokenCount": 67},
+            HalfUsage(None, 90, reasoning_tokens=67),
+        ),
+        (
+            "gemini",
+            {"promptTokenCount": 9, "cachedContentTokenCount": 7, "toolUsePromptTokenCount": 2},
+            HalfUsage(11, None, cached_tokens=7),
+        ),
+        (
+            "converse",
+            {"inputTokens": 10, "cacheReadInputTokens": 7, "cacheWriteInputTokens": 1},
+            HalfUsage(18, None, cached_tokens=7, cache_write_tokens=1),
+        ),
+        (
+            "messages",
+            {"input_tokens": 10, "cache_read_input_tokens": 7},
+            HalfUsage(17, None, cached_tokens=7),
+        ),
+        (
+            "chat",
+            {"completion_tokens": 90, "completion_tokens_details": {"reasoning_tokens": 67}},
+            HalfUsage(None, 90, reasoning_tokens=67),
+        ),
+    ],
+)
+def test_half_a_report_keeps_its_parts(wire: str, counts: dict[str, Any], half: HalfUsage) -> None:
+    """Hidden reasoning explains a count of which little was shown; what was cached is cheaper."""
+    decoder, _, answer = WIRES[wire]
+    assert usage_of(decoder(), answer(counts)) == half
+
+
 @pytest.mark.parametrize(("decoder", "names", "answer"), WIRES.values(), ids=WIRES)
 def test_a_kind_that_is_not_counted_is_none(
     decoder: Callable[[], AnswerDecoder], names: tuple[str, str], answer: Answer

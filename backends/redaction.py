@@ -58,8 +58,8 @@ _KEPT: Final = re.compile(
     https?:// [^\s?#"'<>]+                               # what follows the path may hold a key
   | arn:aws[\w-]* : [\w:./-]+
   | request[ _-]?id ["']? [\s:=]* ["'(]* [\w-]+
-  | (?<![\w-]) (?: call | toolu | tooluse | chatcmpl | cmpl | msg | resp | rs | fc | req | gen
-      | org | proj | file ) [-_] [\w-]+
+  | (?<![\w-]) (?: call | toolu | tooluse | srvtoolu | mcptoolu | container | chatcmpl | cmpl
+      | msg | resp | rs | fc | req | gen | org | proj | file ) [-_] [\w-]+
   | ({_R}{{{_MIN_RUN_CHARS},}})
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -72,9 +72,13 @@ soon, or the repeat has a left guard.
 """
 
 _UUID: Final = re.compile(r"[0-9a-fX]{8}(?:-[0-9a-fX]{4}){3}-[0-9a-fX]{12}", re.IGNORECASE)
+_CONSTANT: Final = re.compile(r"[A-Z]{1,16}(?:_[A-Z]{1,16})+")
+"""``PROHIBITED_CONTENT``: how vendors name kinds."""
+
 _BETWEEN: Final = re.compile(r"[-_./=]")
 _WORD: Final = re.compile(
-    r"[A-Z]{0,5}[a-z]{2,}(?:[A-Z]{1,5}[a-z]{2,})*[A-Z]{0,4}|[a-z]?[A-Z]{0,9}|[a-z]|\d{1,20}",
+    r"[A-Z]{0,5}[a-z]{2,}(?:[A-Z]{1,5}[a-z]{2,}|Of|To|In|On)*[A-Z]{0,4}"
+    r"|[a-z]?[A-Z]{0,9}|[a-z]|\d{1,20}",
     re.ASCII,
 )
 _NUMBERED: Final = re.compile(
@@ -141,6 +145,8 @@ def _run(found: re.Match[str]) -> str:
 
 def _is_readable(run: str) -> bool:
     """Say whether a long run is made of words and numbers, as names, paths and dates are."""
+    if _CONSTANT.fullmatch(run):
+        return True
     mixed = 0
     for piece in _BETWEEN.split(_UUID.sub("", run)):
         if _WORD.fullmatch(piece) or _NUMBERED.fullmatch(piece):

@@ -154,6 +154,10 @@ def test_a_key_that_is_known_is_found_however_it_is_escaped(spelled: str) -> Non
         "Missing bearer token; Bearer authentication is required",
         "Invalid API key: check your account",
         "one moment... then again",
+        "the prompt was blocked: PROHIBITED_CONTENT",
+        "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+        "torch.cuda.OutOfMemoryError: CUDA out of memory",
+        "srvtoolu_01Abc9defGHIJKLMNOP in container_011CPR5CNjB747bTd36fQLFk",
         "a risk-averse task-force, **bold**",
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from backends.errors import ContentFiltered
+from backends.errors import ContentFiltered, UpstreamFailed
 from backends.types import AnnotationDelta, ImageDelta, ReasoningDelta, StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder, Framing
 from backends.wire.details import GOOGLE
@@ -130,6 +130,8 @@ class GeminiDecoder(AnswerDecoder):
         if self._counted:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):  # damaged where none counts
                 self.extras["usageMetadata"] = _decode_counts(self._counted).usage_metadata
+        for speaker in self._speakers.values():
+            self._cite(speaker, events, ended=True)
         super().complete(events)
 
     def _candidate(
@@ -140,6 +142,19 @@ class GeminiDecoder(AnswerDecoder):
         logprobs = None
         if candidate.logprobs_result is not None:
             logprobs = read_logprobs(candidate.logprobs_result)
+        own = (
+            candidate.safety_ratings is not None
+            or candidate.avg_logprobs is not None
+            or candidate.finish_message is not None
+            or candidate.grounding_metadata is not None
+            or candidate.citation_metadata is not None
+            or candidate.url_context_metadata is not None
+        )  # spelled out: this runs for every chunk
+        signature = None
+        if own and parts and (last := parts[-1]).text is not None and not last.thought:
+            # What is cited is of the text, which a signature ends.
+            signature = last.thought_signature
+            parts = [*parts[:-1], msgspec.structs.replace(last, thought_signature=None)]
         for part in parts:
             if part.text and not part.thought:
                 speaker.citations.said(part.text)
@@ -151,21 +166,31 @@ class GeminiDecoder(AnswerDecoder):
                 self._part(speaker, part, events)
         if logprobs is not None:
             self.say(events, TextDelta(index, "", logprobs))
-        if (
-            candidate.safety_ratings is not None
-            or candidate.avg_logprobs is not None
-            or candidate.finish_message is not None
-            or candidate.grounding_metadata is not None
-            or candidate.citation_metadata is not None
-            or candidate.url_context_metadata is not None
-        ):  # spelled out: this runs for every chunk
+        if own:
             self._vendors_own(speaker, candidate, events)
+        if signature:
+            self._sign(speaker, signature, events)
         raw = candidate.finish_reason and finish_word(candidate.finish_reason)
         if not raw and parts and index in self._ends:
             raw = self._ends[index].raw_reason  # it came too early, and stands for the rest too
         if raw:
-            self._close(speaker, events)
-            self.end_choice(events, index, raw)
+            self._finish(speaker, candidate, raw, events)
+
+    def _finish(
+        self, speaker: _Speaker, candidate: Candidate, raw: str, events: list[StreamEvent]
+    ) -> None:
+        """A candidate has ended.
+
+        Raises:
+            UpstreamFailed: by an error; with Google's words for it.
+        """
+        self._close(speaker, events)
+        try:
+            self.end_choice(events, speaker.index, raw)
+        except UpstreamFailed as error:
+            if isinstance(words := candidate.finish_message, str) and words:
+                raise UpstreamFailed(f"{error.message}: {words}") from None
+            raise
 
     def _part(self, speaker: _Speaker, part: Part, events: list[StreamEvent]) -> None:
         """Take a part that is no visible text."""
@@ -244,10 +269,20 @@ class GeminiDecoder(AnswerDecoder):
             if (value := getattr(candidate, name)) is not None:
                 self._extra(speaker)[native] = value
         grounding, citations = candidate.grounding_metadata, candidate.citation_metadata
-        if grounding is not None or citations is not None:
-            annotations = speaker.citations.read(grounding, citations)
-            if annotations:
-                events.append(AnnotationDelta(speaker.index, annotations))
+        self._cite(speaker, events, grounding, citations, ended=bool(candidate.finish_reason))
+
+    def _cite(
+        self,
+        speaker: _Speaker,
+        events: list[StreamEvent],
+        grounding: Any = None,
+        citations: Any = None,
+        *,
+        ended: bool,
+    ) -> None:
+        """Tell of what is cited."""
+        if annotations := speaker.citations.read(grounding, citations, ended=ended):
+            events.append(AnnotationDelta(speaker.index, annotations))
 
     def _extra(self, speaker: _Speaker) -> dict[str, Any]:
         """Return what only Google says of a candidate; the last word of each kind counts."""

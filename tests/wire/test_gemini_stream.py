@@ -298,6 +298,9 @@ def test_a_finish_reason_that_means_failure_is_one(native: Any) -> None:
     error, events = failure_of(chunk(part("said")), chunk({"finishReason": native}))
     assert isinstance(error, UpstreamFailed)
     assert events[-1] == TextDelta(0, "said")
+    explained, _ = failure_of(chunk({"finishReason": native, "finishMessage": "call(x is wrong"}))
+    assert explained is not None
+    assert explained.message == f"{error.message}: call(x is wrong"
 
 
 @pytest.mark.parametrize("unset", [0, "FINISH_REASON_UNSPECIFIED", "", None])
@@ -550,24 +553,64 @@ def test_grounding_becomes_citations_once_with_places_in_characters() -> None:
                 cited("https://a.example/", "A", 0, 3),
                 cited("https://b.example/", "", 0, 3),
                 cited("https://a.example/", "A", 4, 8),
-                cited("gs://c/d", "C", 0, 0),
             ],
-        )
+        ),
+        AnnotationDelta(0, [cited("gs://c/d", "C", 0, 0)]),  # no text rests on it, to the end
     ]
     extras = finish_of(events).extras
     assert extras is not None
     assert extras["candidates"]["0"]["groundingMetadata"]["webSearchQueries"] == ["wetter"]
 
 
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_page_is_cited_once_its_place_is_known(repeated: bool) -> None:
+    """Supports may come after the pages, which may be repeated with them."""
+    pages = {"groundingChunks": [{"web": {"uri": "https://a.example/"}}]}
+    support = {"segment": {"endIndex": 3}, "groundingChunkIndices": [0]}
+    more = {**(pages if repeated else {}), "groundingSupports": [support]}
+    events = events_of(
+        chunk(part("abc", groundingMetadata=pages)),
+        chunk(part(groundingMetadata=more)),
+        chunk(part("d", finish="STOP")),
+    )
+    [shown] = [a for e in events if isinstance(e, AnnotationDelta) for a in e.annotations]
+    assert (shown["url_citation"]["start_index"], shown["url_citation"]["end_index"]) == (0, 3)
+
+
+def test_what_is_cited_is_told_before_the_signature_that_ends_the_text() -> None:
+    """A client's dialect closes the text's block with it."""
+    grounding = {"groundingChunks": [{"web": {"uri": "https://a.example/"}}]}
+    signed = {"text": "", "thoughtSignature": "c2ln"}
+    for last in ([signed], [{"text": "b", "thoughtSignature": "c2ln"}]):
+        events = events_of(
+            chunk(part("a")), chunk(part(*last, finish="STOP", groundingMetadata=grounding))
+        )
+        kinds = [type(e) for e in events if isinstance(e, AnnotationDelta | ReasoningDelta)]
+        assert kinds == [AnnotationDelta, ReasoningDelta]
+        assert collected(events).choices[0].details[0]["data"] == "c2ln"
+
+
 @pytest.mark.parametrize("name", ["citationSources", "citations"])
 def test_recited_sources_are_citations(name: str) -> None:
-    """The two APIs name them differently; one without an address cites nothing."""
+    """The two APIs name them differently; one without an address is cited by its title."""
     sources = [{"uri": "https://a.example/", "startIndex": 1, "endIndex": 900}, {"title": "A book"}]
     events = events_of(chunk(part("text", finish="STOP", citationMetadata={name: sources})))
-    [annotations] = [e.annotations for e in events if isinstance(e, AnnotationDelta)]
-    assert [
-        (a["url_citation"]["start_index"], a["url_citation"]["end_index"]) for a in annotations
-    ] == [(1, 900)]
+    [[link, book]] = [e.annotations for e in events if isinstance(e, AnnotationDelta)]
+    assert (link["url_citation"]["start_index"], link["url_citation"]["end_index"]) == (1, 900)
+    assert (book["citation"]["type"], book["citation"]["title"]) == (
+        "search_result_location",
+        "A book",
+    )
+
+
+def test_a_document_without_an_address_is_cited_by_its_name_and_words() -> None:
+    """As those of File Search are."""
+    found = {"title": "f.txt", "documentName": "stores/s/documents/d", "text": "its words"}
+    grounding = {"groundingChunks": [{"retrievedContext": found}]}
+    events = events_of(chunk(part("a", finish="STOP", groundingMetadata=grounding)))
+    [[shown]] = [e.annotations for e in events if isinstance(e, AnnotationDelta)]
+    assert shown["citation"] | {"title": "f.txt", "cited_text": "its words"} == shown["citation"]
+    assert shown["citation"]["source"] == "stores/s/documents/d"
 
 
 def test_log_probabilities_come_in_openais_shape() -> None:

@@ -53,4 +53,15 @@ def annotation(citation: Mapping[str, Any], span: tuple[int, int]) -> dict[str, 
                 f"end_{unit}": place.get("end") or 0,
             }
             return {"type": "citation", "citation": told}
+    if isinstance(place := location.get("searchResultLocation"), Mapping):
+        found = {
+            "type": "search_result_location",
+            "cited_text": content,
+            "source": citation.get("source") or "",
+            "title": citation.get("title"),
+            "search_result_index": place.get("searchResultIndex") or 0,
+            "start_block_index": place.get("start") or 0,
+            "end_block_index": place.get("end") or 0,
+        }
+        return {"type": "citation", "citation": found}
     return None

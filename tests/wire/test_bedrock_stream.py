@@ -218,6 +218,7 @@ def test_citations_are_annotations_and_extras_where_they_name_no_place() -> None
         delta(1, citation=page),
         delta(1, text="it is."),
         delta(1, citation=paper),
+        delta(1, citation={**page, "source": "kb-12", "sourceContent": []}),
         delta(1, citation={"title": "nowhere"}),
         ended(1),
         stop(),
@@ -238,9 +239,19 @@ def test_citations_are_annotations_and_extras_where_they_name_no_place() -> None
         "start_page_number": 1,
         "end_page_number": 0,
     }
+    found = {
+        "type": "search_result_location",
+        "cited_text": "",
+        "source": "kb-12",
+        "title": "Facts",
+        "search_result_index": 0,
+        "start_block_index": 0,
+        "end_block_index": 1,
+    }
     expected = [
         {"type": "url_citation", "url_citation": link},
         {"type": "citation", "citation": place},
+        {"type": "citation", "citation": found},
     ]
     assert collected(events).choices[0].annotations == expected
     assert finish.extras == {"citations": [{"title": "nowhere"}]}

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from backends.errors import BackendError, ProtocolError, StreamTruncated, classify
-from backends.wire.error_words import error_words
+from backends.wire.error_words import error_words, original_status, read_document
 
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """A frame longer than this is not a model's; reading on would only fill memory."""
@@ -50,6 +50,9 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "resourcenotfound": 404,
     "modeltimeout": 408,
     "serviceunavailable": 503,
+    "internalserver": 500,
+    "internalstreamfailure": 500,
+    "modelstreamerror": 500,
 }
 """Statuses of exceptions by the beginning of their names; any other is the upstream's failure."""
 
@@ -281,13 +284,11 @@ def _nothing(payload: bytes) -> bytes:
 def _error(headers: Mapping[str, Any], payload: bytes) -> BackendError:
     """Return what a frame that is no event stands for."""
     name = str(headers.get(":exception-type") or headers.get(":error-code") or "")
-    try:
-        message = error_words(msgspec.json.decode(payload)).message
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        message = ""
-    message = message or str(headers.get(":error-message") or "")
+    document = read_document(payload) or {}
+    message = error_words(document).message or str(headers.get(":error-message") or "")
     plain = name.lower()
-    status = next((s for start, s in _STATUS_OF.items() if plain.startswith(start)), None)
+    status = original_status(document)
+    status = status or next((s for start, s in _STATUS_OF.items() if plain.startswith(start)), None)
     return classify(
         status, message or f"the upstream's stream broke with {name or 'an error'}", code=name
     )

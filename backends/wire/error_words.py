@@ -87,6 +87,16 @@ def read_document(body: bytes) -> dict[str, Any] | None:
     return {"error": document} if isinstance(document, str) else {}
 
 
+def original_status(document: Mapping[str, Any]) -> int | None:
+    """Return the status of the model behind a front, where the front tells it.
+
+    SageMaker's ``ModelError`` and Bedrock's ``ModelErrorException`` come with 424, also where the
+    container refused the request (their API references, read 2026-11).
+    """
+    told = document.get("OriginalStatusCode") or document.get("originalStatusCode")
+    return told if isinstance(told, int) and 400 <= told < 600 else None
+
+
 def _code(error: Mapping[str, Any]) -> str | None:
     """Return an error's code; with Google's the word beside the number, which says more."""
     code, word = error.get("code"), error.get("status")

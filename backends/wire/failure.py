@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.errors import BackendError, classify, is_telling
-from backends.wire.error_words import WITHIN, error_words, read_document, read_error
+from backends.wire.error_words import (
+    WITHIN,
+    error_words,
+    original_status,
+    read_document,
+    read_error,
+)
 from backends.wire.waits import wait_s
 
 _STATUS_OF: Final[Mapping[str, int]] = {
@@ -64,23 +70,13 @@ def refusal(status: int, phrase: str, headers: Mapping[str, str], body: bytes) -
     document = read_document(body) or {}
     told = read_error(body)
     return classify(
-        _original(document) or status,
+        original_status(document) or status,
         told.message or f"the upstream answered {status} {phrase}".rstrip(),
         code=_telling(document, headers, told.code),
         retry_after_s=wait_s(headers, document, limited=status == 429, words=told.message),
         param=told.param,
         named=_named(document),
     )
-
-
-def _original(document: Mapping[str, Any]) -> int | None:
-    """Return the status of the model behind a front, where the front tells it.
-
-    SageMaker's ``ModelError`` and Bedrock's ``ModelErrorException`` come with 424, also where the
-    container refused the request (their API references, read 2026-11).
-    """
-    told = document.get("OriginalStatusCode") or document.get("originalStatusCode")
-    return told if isinstance(told, int) and 400 <= told < 600 else None
 
 
 def stream_error(document: Any) -> BackendError:
@@ -183,6 +179,6 @@ def _telling(
     if isinstance(details, list):
         found += [entry.get("reason") for entry in details if isinstance(entry, Mapping)]
     amazon = (headers.get("x-amzn-errortype") or "").partition(":")[0] or None
-    found.append(amazon)
+    found += [amazon, str(document.get("__type") or "").rpartition("#")[2]]
     telling = (each for each in found if isinstance(each, str) and is_telling(each))
     return next(telling, code or amazon)

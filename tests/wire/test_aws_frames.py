@@ -220,6 +220,15 @@ def test_an_exception_is_the_error_that_it_stands_for(name: str, kind: type[Back
         next(payloads)
     assert type(caught.value) is kind
     assert (caught.value.message, caught.value.upstream_code) == ("in its own words", name)
+    assert caught.value.upstream_status is not None
+
+
+def test_a_model_behind_the_front_has_a_status_of_its_own() -> None:
+    """As without a stream: what it refused is the request's fault."""
+    headers = {":message-type": "exception", ":exception-type": "modelStreamErrorException"}
+    payload = b'{"message": "no", "originalStatusCode": 400, "originalMessage": "no"}'
+    with pytest.raises(RequestRejected):
+        next(iter(Frames(parts).feed(frame(headers, payload))))
 
 
 def test_an_error_without_a_shape_gives_its_words() -> None:

@@ -163,8 +163,10 @@ def test_a_model_that_failed_behind_a_front_is_asked_again(
     assert type(refused(424, document)) is kind
 
 
-def test_amazon_names_the_kind_in_a_header() -> None:
-    """Up to the colon."""
+def test_amazon_names_the_kind_in_a_header_or_in_the_body() -> None:
+    """Up to the colon, or after the name's home."""
+    told = {"__type": "com.amazon.coral.availability#ThrottlingException", "message": "no"}
+    assert type(refused(400, told)) is RateLimited
     error = refused(400, {"message": "no"}, x_amzn_errortype="ThrottlingException:http://a/")
     assert type(error) is RateLimited
     assert error.upstream_code == "ThrottlingException"

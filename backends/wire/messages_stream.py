@@ -223,7 +223,7 @@ class MessagesDecoder(AnswerDecoder):
                 data = {"type": "reasoning.encrypted", "data": _text(document, "data")}
                 self.say(events, ReasoningDelta(0, "", [_detail(block, data)]))
             case "tool_use":
-                self._call(block, _input(block), events)
+                self._call(block, "", events)
             case "program_use":
                 self._held.append(block)
                 self._usage = None  # a count before it is not of it
@@ -238,6 +238,7 @@ class MessagesDecoder(AnswerDecoder):
             self._thought(block, delta, events)
         elif delta.type == "input_json_delta":
             if block.kind == "tool_use":
+                block.document["input"] = None  # what comes in pieces comes again
                 self.call(events, 0, block.place, arguments=delta.partial_json)
             else:
                 block.fragments.append(delta.partial_json)
@@ -249,6 +250,8 @@ class MessagesDecoder(AnswerDecoder):
         if block is None:
             return
         if block.kind == "tool_use":
+            if arguments := _input(block):
+                self.call(events, 0, block.place, arguments=arguments)
             self.calls.end(events, (0, block.place))
         elif block.cited:
             span = (block.start, self._chars)

@@ -170,8 +170,17 @@ def test_input_that_comes_whole_with_its_block_is_the_arguments() -> None:
     call = {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}
     events = decoded(start(), *block(0, call), *end("tool_use"))
     assert [e for e in events if isinstance(e, ToolCallDelta)] == [
-        ToolCallDelta(0, 0, "t", "f", '{"a":1}')
+        ToolCallDelta(0, 0, "t", "f", ""),
+        ToolCallDelta(0, 0, None, None, '{"a":1}'),
     ]
+
+
+def test_input_that_comes_again_in_pieces_counts_once() -> None:
+    """Some servers announce all of it."""
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}
+    pieces = [{"type": "input_json_delta", "partial_json": text} for text in ('{"a"', ":1}")]
+    events = decoded(start(), *block(0, call, *pieces), *end("tool_use"))
+    assert "".join(e.arguments for e in events if isinstance(e, ToolCallDelta)) == '{"a":1}'
 
 
 def test_a_native_stop_with_calls_is_a_tool_call() -> None:

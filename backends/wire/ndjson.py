@@ -46,7 +46,7 @@ class NDJSONDecoder:
 
     def end(self) -> Iterator[bytes]:
         """The stream ended: yield a line that only lacks its end."""
-        line = b"".join(self._rest).strip()
+        line = b"".join(self._rest).rstrip()
         self._rest.clear()
         self._size = 0
         if line:

@@ -66,11 +66,28 @@ class OllamaDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         super().__init__(new_id)
         self._called = 0
+        self._lines: list[bytes] = []
+        """Of a document that some proxy spread over lines."""
 
     def framing(self, first: bytes) -> NDJSONDecoder:
         """A whole answer is a stream of one line."""
         del first
         return NDJSONDecoder()
+
+    def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``; lines from a lone brace to that which closes it are one."""
+        if self._lines or payload.rstrip() == b"{":
+            self._lines.append(payload)
+            if payload.rstrip() != b"}":
+                return
+            payload, self._lines = b"".join(self._lines), []
+            try:
+                self.payload(payload, events)
+            except (msgspec.DecodeError, UnicodeDecodeError) as unread:
+                error = unread
+            else:
+                return
+        super()._drop(payload, error, events)
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""

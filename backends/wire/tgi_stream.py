@@ -35,6 +35,10 @@ class _Details(msgspec.Struct, gc=False):
 class _Event(msgspec.Struct, gc=False):
     token: _Token | None = None
     generated_text: str | None = None
+    summary_text: str | None = None
+    translation_text: str | None = None
+    """The last two of other pipelines of Hugging Face, which answer whole."""
+
     details: _Details | None = None
     error: Any = None
 
@@ -75,10 +79,12 @@ class TGIDecoder(AnswerDecoder):
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; without details nobody knows why it ended."""
         answer = read(document, _Event)
-        if answer.generated_text is None:
+        texts = (answer.generated_text, answer.summary_text, answer.translation_text)
+        text = next((text for text in texts if text is not None), None)
+        if text is None:
             raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
         self.begin(events)
-        self._text(answer.generated_text, events)
+        self._text(text, events)
         self._end(answer.details, "unknown", events)
 
     def _text(self, text: str, events: list[StreamEvent]) -> None:

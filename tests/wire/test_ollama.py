@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -66,6 +67,34 @@ def test_thoughts_text_and_counts_come_however_the_bytes_are_split(cuts: list[in
             {"durations_ns": {"total_duration": 5}},
         ),
     ]
+
+
+@pytest.mark.parametrize("documents", [1, 2])
+@given(st.lists(st.integers(0, 10_000), max_size=6))
+def test_a_document_over_several_lines_is_one(documents: int, cuts: list[int]) -> None:
+    """As some proxies write it, whatever stands on a line of its own."""
+    call = {"function": {"name": "look", "arguments": {"at": ["a", "b"], "n": [1, 2], "s": "}"}}}
+    spread = [said(content="Grü"), done(message={"content": "ß", "tool_calls": [call]})]
+    body = "\n".join(json.dumps(line, indent=2) for line in spread[-documents:]).encode()
+    events, failure = feed(OllamaDecoder(), *split(body, cuts))
+    assert failure is None
+    texts = [event.text for event in events if isinstance(event, TextDelta)]
+    assert texts == ["Grü", "ß"][-documents:]
+    pieces = [event.arguments for event in events if isinstance(event, ToolCallDelta)]
+    assert json.loads("".join(pieces)) == call["function"]["arguments"]
+
+
+def test_a_document_over_several_lines_is_mended_or_refused_as_any_other() -> None:
+    """Its types may be loose; lines that make no document are dropped, and counted."""
+    loose = b'{\n"message": {"content": "a"},\n"done": true,\n"eval_count": "3"\n}\n'
+    events, failure = feed(OllamaDecoder(), loose)
+    assert failure is None
+    assert TextDelta(0, "a") in events
+    broken = b'{\n"message": no JSON\n}\n'
+    events, _ = feed(OllamaDecoder(), broken + lines(done()))
+    last = events[-1]
+    assert isinstance(last, Finish)
+    assert last.dropped_events == 1
 
 
 def test_arguments_are_objects_and_calls_may_come_on_lines_of_their_own() -> None:

@@ -122,6 +122,8 @@ def test_a_whole_answer_says_the_same() -> None:
         (full, "length", "length"),
         (b"[" + full + b"]", "length", "length"),
         (b'[{"generated_text": "hi"}]', "stop", "unknown"),
+        (b'[{"summary_text": "hi"}]', "stop", "unknown"),
+        (b'{"translation_text": "hi"}', "stop", "unknown"),
     ]
     for body, reason, word in ends:
         events, failure = feed(TGIDecoder(), body)

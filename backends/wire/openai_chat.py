@@ -83,8 +83,9 @@ class StreamDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         chunk = decode(payload)
         if chunk.error:
-            # What came beside the error was said before it.
-            self._choices(chunk.choices or [], events)
+            # What came beside the error was said before it; how that ended says less than it does.
+            for choice in chunk.choices or ():
+                self._said(choice, events)
             raise stream_error(msgspec.json.decode(payload))
         choices = chunk.choices
         if not self._started and (choices or chunk.id or chunk.usage is not None):
@@ -98,6 +99,7 @@ class StreamDecoder(AnswerDecoder):
                 and delta.content
                 and choice.logprobs is None
                 and choice.finish_reason is None
+                and choice.error is None
                 and delta.tool_calls is None
                 and not delta.reasoning
                 and not delta.reasoning_content
@@ -159,18 +161,28 @@ class StreamDecoder(AnswerDecoder):
         super()._drop(payload, error, events)
 
     def _choices(self, choices: list[ChatChoice], events: list[StreamEvent]) -> bool:
-        """Take the choices of a chunk; say whether they did nothing but speak."""
+        """Take the choices of a chunk; say whether they did nothing but speak.
+
+        Raises:
+            BackendError: one of them says that it failed.
+        """
         before = len(events)
         ended = False
         for choice in choices:
-            if choice.delta is not None or choice.logprobs:
-                self._delta(choice.index, choice.delta or ChatDelta(), choice.logprobs, events)
+            self._said(choice, events)
+            if choice.error:
+                raise stream_error({"error": choice.error})
             if finish := choice.finish_reason or old_reason(choice.finish_details):
                 ended = True
                 native = choice.native_finish_reason
                 raw = native if isinstance(native, str) and native else finish
                 self.end_choice(events, choice.index, raw, reason_of(finish))
         return len(events) > before and not ended
+
+    def _said(self, choice: ChatChoice, events: list[StreamEvent]) -> None:
+        """Take what a choice says, but not how it ended."""
+        if choice.delta is not None or choice.logprobs:
+            self._delta(choice.index, choice.delta or ChatDelta(), choice.logprobs, events)
 
     def _delta(
         self, index: int, delta: ChatDelta, logprobs: Any, events: list[StreamEvent]

@@ -62,6 +62,7 @@ class ChatChoice(msgspec.Struct, gc=False):
     logprobs: Any = None
     content_filter_results: Any = None
     finish_details: Any = None
+    error: Any = None
 
 
 class ChatChunk(msgspec.Struct, gc=False):

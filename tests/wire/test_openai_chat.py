@@ -540,6 +540,26 @@ def test_an_error_beside_choices_is_an_error() -> None:
     assert events[-1] == TextDelta(0, "half")
 
 
+def test_an_error_says_more_than_the_reason_beside_it() -> None:
+    """OpenRouter ends the choice with ``error`` in the chunk that tells why."""
+    report = chunk(choice(0, "error", content="b"), error={"code": 429, "message": "slow down"})
+    events, failure = decode(data(delta("a")) + data(report))
+    assert (type(failure), str(failure)) == (RateLimited, "slow down")
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("reason", ["error", None])
+def test_an_error_may_stand_in_its_choice(reason: str | None) -> None:
+    """Streamed or whole; what was said beside it was said before."""
+    broken = {"error": {"code": 503, "message": "idle"}, "finish_reason": reason, "index": 0}
+    events, failure = decode(data(chunk(broken | {"delta": {"content": "a"}})) + DONE)
+    assert (type(failure), str(failure)) == (UpstreamFailed, "idle")
+    assert failure.upstream_status == 503
+    assert events[-1] == TextDelta(0, "a")
+    whole = {"choices": [broken | {"message": {"content": "a"}}]}
+    assert str(decode(json.dumps(whole).encode())[1]) == "idle"
+
+
 @given(st.lists(st.integers(0, 4000), max_size=10))
 def test_what_came_before_an_error_is_the_same_however_the_reads_are_cut(cuts: list[int]) -> None:
     """Two equal answers cost the same and fail the same."""

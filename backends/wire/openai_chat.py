@@ -9,7 +9,7 @@ nothing or ended a choice is read a second time, whole, for what only its vendor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -34,6 +34,7 @@ from backends.wire.openai_chunk import (
     ChatChunk,
     ChatDelta,
     decode,
+    deep,
     joined,
     kind_of,
     list_of,
@@ -82,11 +83,8 @@ class StreamDecoder(AnswerDecoder):
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         chunk = decode(payload)
-        if chunk.error:
-            # What came beside the error was said before it; how that ended says less than it does.
-            for choice in chunk.choices or ():
-                self._said(choice, events)
-            raise stream_error(msgspec.json.decode(payload))
+        if chunk.error or chunk.x_groq is not None:
+            self._refuse(chunk, payload, events)
         choices = chunk.choices
         if not self._started and (choices or chunk.id or chunk.usage is not None):
             self.begin(events, chunk.id, chunk.model)
@@ -159,6 +157,21 @@ class StreamDecoder(AnswerDecoder):
             for index in sorted(self._spoke - self._ends.keys()):
                 self.end_choice(events, index, known.raw_reason, known.reason)
         super()._drop(payload, error, events)
+
+    def _refuse(self, chunk: ChatChunk, payload: bytes, events: list[StreamEvent]) -> None:
+        """Look for an error of the answer: what came beside it was said before it.
+
+        How that ended says less than the error does.
+
+        Raises:
+            BackendError: there is one.
+        """
+        error = chunk.error or deep(chunk.x_groq, "error")
+        if not error:
+            return
+        for choice in chunk.choices or ():
+            self._said(choice, events)
+        raise stream_error(msgspec.json.decode(payload) if chunk.error else {"error": error})
 
     def _choices(self, choices: list[ChatChoice], events: list[StreamEvent]) -> bool:
         """Take the choices of a chunk; say whether they did nothing but speak.
@@ -261,7 +274,7 @@ class StreamDecoder(AnswerDecoder):
         """
         if document.get("object") == "error":
             raise stream_error(document)
-        usage = document.get("usage") or _deep(document, "x_groq", "usage")  # Groq until 2025
+        usage = document.get("usage") or deep(document.get("x_groq"), "usage")  # Groq until 2025
         choices = [c for c in document.get("choices") or () if isinstance(c, dict)]
         if usage is None and choices:
             usage = choices[0].get("usage")  # Moonshot
@@ -271,8 +284,3 @@ class StreamDecoder(AnswerDecoder):
             self.begin(events)
             events.append(AnnotationDelta(0, notes))
         self.report(read_usage(usage), events)
-
-
-def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
-    inner = document.get(group)
-    return inner.get(name) if isinstance(inner, dict) else None

@@ -73,9 +73,15 @@ class ChatChunk(msgspec.Struct, gc=False):
     choices: list[ChatChoice] | None = None
     usage: Any = None
     error: Any = None
+    x_groq: Any = None
 
 
 decode: Final = msgspec.json.Decoder(ChatChunk).decode
+
+
+def deep(group: Any, name: str) -> Any:
+    """Return a field of an object; None where either is not there."""
+    return group.get(name) if isinstance(group, dict) else None
 
 
 def list_of(value: Any) -> list[Any]:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.errors import RequestRejected
-from backends.types import AnnotationDelta, Finish, ImageDelta, ResponseStart, StreamEvent, Usage
+import pytest
+
+from backends.errors import RequestRejected, UpstreamFailed
+from backends.types import (
+    AnnotationDelta,
+    Finish,
+    ImageDelta,
+    ResponseStart,
+    StreamEvent,
+    TextDelta,
+    Usage,
+)
 from backends.wire.openai_chat import StreamDecoder
 from tests.upstream import DONE, choice, chunk, data, delta, usage
 
@@ -79,6 +89,19 @@ def test_usage_may_stand_elsewhere() -> None:
     assert finish_of(delta("a"), stop(x_groq={"usage": told})).usage == Usage(3, 1)
     inside = chunk({**choice(0, "stop"), "usage": told})
     assert finish_of(delta("a"), inside).usage == Usage(3, 1)
+
+
+@pytest.mark.parametrize(
+    "choices", [[], [choice(content="b")], [choice(0, "error", content="b")], [choice(0, "stop")]]
+)
+def test_an_error_of_groq_stands_in_its_own_object(choices: list[dict[str, Any]]) -> None:
+    """Its SDKs raise it, whatever the chunk says besides; that was said before."""
+    decoder = StreamDecoder()
+    broken = chunk(*choices, x_groq={"id": "r", "error": "over capacity"})
+    events = decoder.feed(data(delta("a")) + data(broken) + DONE)
+    assert (type(decoder.failure), str(decoder.failure)) == (UpstreamFailed, "over capacity")
+    said = [event.text for event in events if isinstance(event, TextDelta)]
+    assert "".join(said) == ("ab" if "b" in str(choices) else "a")
 
 
 def test_sources_are_told_once() -> None:

@@ -76,7 +76,8 @@ class StreamDecoder(AnswerDecoder):
         self._one_reason = one_reason
         self._tags: dict[int, ThinkTags] | None = {} if think_tags else None
         self._places = CallPlaces()
-        self._cited = False
+        self._sources: Any = None
+        """The list of sources that came last: some repeat it with every chunk."""
         self._thought: set[int] = set()
         """Choices whose reasoning stands beside its details, if it has any."""
 
@@ -85,6 +86,8 @@ class StreamDecoder(AnswerDecoder):
         chunk = decode(payload)
         if chunk.error or chunk.x_groq is not None:
             self._refuse(chunk, payload, events)
+        if sources := chunk.search_results or chunk.citations:
+            self._sources = sources
         choices = chunk.choices
         if not self._started and (choices or chunk.id or chunk.usage is not None):
             self.begin(events, chunk.id, chunk.model)
@@ -93,8 +96,8 @@ class StreamDecoder(AnswerDecoder):
             delta = choice.delta
             if (
                 delta is not None
-                and delta.content.__class__ is str
-                and delta.content
+                and (text := delta.content).__class__ is str
+                and text
                 and choice.logprobs is None
                 and choice.finish_reason is None
                 and choice.error is None
@@ -107,11 +110,12 @@ class StreamDecoder(AnswerDecoder):
                 and delta.annotations is None
             ):
                 # Nearly every chunk; what ``say`` does, without the calls.
-                events.append(TextDelta(choice.index, delta.content))
-                self._spoke.add(choice.index)
+                index = choice.index
+                events.append(TextDelta(index, text))
+                self._spoke.add(index)
                 self._stale = True
                 if choice.content_filter_results:
-                    keep_filter(self.extras, choice.index, choice.content_filter_results)
+                    keep_filter(self.extras, index, choice.content_filter_results)
                 if chunk.usage is not None:
                     self.report(read_usage(chunk.usage), events)
                 return
@@ -134,6 +138,7 @@ class StreamDecoder(AnswerDecoder):
         document = {**document, "choices": choices}
         chunk = read(document, ChatChunk)
         self.begin(events, chunk.id, chunk.model)
+        self._sources = chunk.search_results or chunk.citations
         self._other_thoughts(choices, events)
         self._choices(chunk.choices or [], events)
         self._rest(document, events)
@@ -149,6 +154,13 @@ class StreamDecoder(AnswerDecoder):
         if self._tags and (tags := self._tags.pop(index, None)):
             self._tagged(events, index, tags.end())
         super().end_choice(events, index, raw, reason)
+
+    def complete(self, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``; the sources of a whole answer are told once, after its text."""
+        if self._ends and (notes := citations(self._sources)):
+            self.begin(events)
+            events.append(AnnotationDelta(0, notes))
+        super().complete(events)
 
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; with usage, the end marker says that every choice has ended."""
@@ -267,7 +279,7 @@ class StreamDecoder(AnswerDecoder):
         self.call(events, index, piece.position, piece.id, piece.name, piece.arguments)
 
     def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
-        """Read what a chunk says beside the choices: usage, citations, a vendor's own.
+        """Read what a chunk says beside the choices: usage, and a vendor's own.
 
         Raises:
             BackendError: it says that the answer failed.
@@ -279,8 +291,4 @@ class StreamDecoder(AnswerDecoder):
         if usage is None and choices:
             usage = choices[0].get("usage")  # Moonshot
         keep_extras(self.extras, document, choices, usage)
-        if not self._cited and (notes := citations(document)):
-            self._cited = True
-            self.begin(events)
-            events.append(AnnotationDelta(0, notes))
         self.report(read_usage(usage), events)

@@ -74,6 +74,8 @@ class ChatChunk(msgspec.Struct, gc=False):
     usage: Any = None
     error: Any = None
     x_groq: Any = None
+    citations: Any = None
+    search_results: Any = None
 
 
 decode: Final = msgspec.json.Decoder(ChatChunk).decode

@@ -75,11 +75,10 @@ def keep_filter(extras: dict[str, Any], index: int, results: Any) -> None:
     _of_choice(extras, index)["content_filter_results"] = results
 
 
-def citations(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def citations(sources: Any) -> list[dict[str, Any]]:
     """Return the sources that Perplexity and xAI list beside an answer, as ``url_citation``s."""
-    found = document.get("search_results") or document.get("citations")
     notes = []
-    for source in found if isinstance(found, list) else ():
+    for source in sources if isinstance(sources, list) else ():
         entry = source if isinstance(source, dict) else {"url": source}
         url, title = entry.get("url"), entry.get("title")
         if isinstance(url, str) and url:

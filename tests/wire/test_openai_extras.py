@@ -122,6 +122,17 @@ def test_sources_are_told_once() -> None:
     assert finish.extras["search_results"] == sources["search_results"]
 
 
+@pytest.mark.parametrize("name", ["citations", "search_results"])
+def test_sources_may_stand_beside_text_only(name: str) -> None:
+    """The last chunk need not repeat them; of lists that grow, the longest came last."""
+    first, second = ({name: urls} for urls in (["https://a.example"], ["https://a.example"] * 2))
+    more = {name: [{"url": "https://b.example"}]}
+    events = events_of(delta("a", **more), delta("b", **first), delta("c", **second), stop())
+    [notes] = [event for event in events if isinstance(event, AnnotationDelta)]
+    assert notes == events[-2]
+    assert [note["url_citation"]["url"] for note in notes.annotations] == second[name]
+
+
 def test_annotations_and_images_of_a_delta_are_content() -> None:
     """As OpenRouter sends them; what is none is left out."""
     note = {"type": "url_citation", "url_citation": {"url": "https://a.example"}}

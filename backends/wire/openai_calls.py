@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from backends.wire.calls import is_whole
 from backends.wire.openai_chunk import CallPiece, Custom, Function
 from backends.wire.values import json_text, word
+
+_NO_IDS: Final = frozenset({"null", "None"})
+"""Ids of servers that write out that there is none (Mistral's, until 2024)."""
+
+_NO_MARKS: Final = _NO_IDS | {"0"}
+"""Ids that do not tell calls apart: the last is that of all calls of a TGI server."""
 
 
 class Placed(NamedTuple):
@@ -32,15 +38,17 @@ class CallPlaces:
     def place(self, index: int, call: CallPiece) -> Placed | None:
         """Return a piece of a call of choice ``index`` at its place; None if it says nothing.
 
-        A piece without position belongs to the last call, unless it names another. A position
-        that is used again with another id and a name is another call; where there are no ids, with
-        another name, or when the arguments so far are whole.
+        A piece without position belongs to the last call, unless it begins one: it has a name, and
+        another id or nothing left to say of the last. A position that is used again with another id
+        and a name is another call; where there are no ids, with another name, or when the arguments
+        so far are whole.
         """
         function, is_custom = _function(call)
         id, name = word(call.id) or "", function.name or ""  # noqa: A001
         arguments = json_text(function.arguments)
         if not (id or name or arguments):
             return None
+        mark = "" if id in _NO_MARKS else id
         key = (index, "last" if call.index is None else call.index)
         place = self._places.get(key)
         known, told = self._told.get((index, place[0]), ("", [])) if place else ("", [])
@@ -51,19 +59,30 @@ class CallPlaces:
             or (arguments.lstrip().startswith("{") and is_whole(told))
         ):
             begins, name = True, name or known
-        elif id and place[1]:
-            begins = id != place[1] and bool(name)
+        elif mark and place[1]:
+            begins = bool(name) and (mark != place[1] or (call.index is None and is_whole(told)))
         else:
-            begins = bool(name) and call.index is None
+            begins = bool(name) and call.index is None and not (name == known and _is_half(told))
         if begins:
             number = self._begun.get(index, 0)
             self._begun[index] = number + 1
-            place, told = (number, id), []
+            place, told = (number, mark), []
             self._told[index, number] = (name, told)
         assert place is not None
-        self._places[key] = self._places[index, "last"] = (place[0], place[1] or id)
+        self._places[key] = self._places[index, "last"] = (place[0], place[1] or mark)
         told.append(arguments)
-        return Placed(place[0], id, name, arguments, is_custom)
+        return Placed(place[0], "" if id in _NO_IDS else id, name, arguments, is_custom)
+
+
+def number_calls(calls: list[CallPiece] | None) -> None:
+    """Give the calls of a whole message, of which none comes in pieces, positions of their own."""
+    for position, call in enumerate(calls or ()):
+        call.index = position
+
+
+def _is_half(told: list[str]) -> bool:
+    """Whether arguments have begun but do not stand as they are."""
+    return any(map(str.strip, told)) and not is_whole(told)
 
 
 def _function(call: CallPiece) -> tuple[Function, bool]:

@@ -27,7 +27,7 @@ from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import text_of
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read
-from backends.wire.openai_calls import CallPlaces
+from backends.wire.openai_calls import CallPlaces, number_calls
 from backends.wire.openai_chunk import (
     CallPiece,
     ChatChoice,
@@ -140,6 +140,8 @@ class StreamDecoder(AnswerDecoder):
         self.begin(events, chunk.id, chunk.model)
         self._sources = chunk.search_results or chunk.citations
         self._other_thoughts(choices, events)
+        for choice in chunk.choices or ():
+            number_calls(choice.delta.tool_calls if choice.delta else None)
         self._choices(chunk.choices or [], events)
         self._rest(document, events)
 

@@ -379,6 +379,53 @@ def test_pieces_of_calls_find_their_call(pieces: list[list[dict[str, Any]]]) -> 
     assert called(body + data(chunk(choice(0, "tool_calls"))) + DONE) == expected
 
 
+ONE, TWO = '{"x":1}', '{"x":2}'
+
+
+@pytest.mark.parametrize(
+    ("calls", "names"),
+    [
+        ([piece(None, "null", "f", ONE), piece(None, "null", "g", TWO)], ["f", "g"]),
+        ([piece(None, "0", "f", ONE), piece(None, "0", "f", TWO)], ["f", "f"]),
+        ([piece(None, "a", "f", ONE), piece(None, "a", "f", TWO)], ["f", "f"]),
+        ([piece(None, None, "f", ONE), piece(None, None, "f", TWO)], ["f", "f"]),
+        ([piece(None, "None", "f", ""), piece(None, "None", "f", "")], ["f", "f"]),
+    ],
+)
+def test_calls_under_one_id_are_told_apart(calls: list[dict[str, Any]], names: list[str]) -> None:
+    """Streamed as whole calls, or in a whole answer; each goes out under an id of its own."""
+    message = {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "stop"}]}
+    for body in (ended(choice(tool_calls=calls)), json.dumps(message).encode()):
+        collector = Collector()
+        collector.add(one(body))
+        [answered] = collector.answer().choices
+        assert [call.name for call in answered.calls] == names
+        whole = [call["function"]["arguments"] or "{}" for call in calls]
+        assert [call.arguments for call in answered.calls] == whole
+        ids = {call.id for call in answered.calls}
+        assert len(ids) == len(names)
+        assert not ids & {"", "null", "None"}
+
+
+def test_calls_of_a_whole_answer_count_by_their_place_in_the_list() -> None:
+    """There are no pieces in it, whatever positions and ids it gives."""
+    calls = [piece(0, "", "f", ""), piece(0, "", "f", ""), piece(5, "a", None, ONE)]
+    message = {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "stop"}]}
+    found = [(name, arguments) for _, name, arguments in called(json.dumps(message).encode())]
+    assert found == [("f", "{}"), ("f", "{}"), ("tool", ONE)]
+
+
+@pytest.mark.parametrize("id", ["a", "0", "null", None])
+@pytest.mark.parametrize("index", [0, None])
+def test_pieces_that_repeat_id_and_name_are_of_one_call(index: int | None, id: str | None) -> None:
+    """Its arguments are not whole before the last of them."""
+    fragments = ['{"x":', '{"y":', "1}", "}"]
+    body = b"".join(
+        data(chunk(choice(tool_calls=[piece(index, id, "f", text)]))) for text in fragments
+    )
+    assert [call[1:] for call in called(body + END)] == [("f", '{"x":{"y":1}}')]
+
+
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [

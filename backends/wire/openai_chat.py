@@ -131,7 +131,7 @@ class StreamDecoder(AnswerDecoder):
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is one chunk whose deltas are messages."""
         choices = [
-            {**choice, "delta": choice.get("message")}
+            {**choice, "delta": choice.get("message"), "message": None}
             for choice in list_of(document.get("choices"))
             if isinstance(choice, dict)
         ]
@@ -201,6 +201,11 @@ class StreamDecoder(AnswerDecoder):
                 raise stream_error({"error": choice.error})
             if finish := choice.finish_reason or old_reason(choice.finish_details):
                 ended = True
+                if isinstance(choice.message, dict) and choice.index not in self._spoke:
+                    # A whole answer in an event; where deltas spoke, it repeats them.
+                    message = read(choice.message, ChatDelta)
+                    number_calls(message.tool_calls)
+                    self._delta(choice.index, message, None, events)
                 native = choice.native_finish_reason
                 raw = native if isinstance(native, str) and native else finish
                 self.end_choice(events, choice.index, raw, reason_of(finish))

@@ -57,6 +57,7 @@ class ChatChoice(msgspec.Struct, gc=False):
 
     index: int = 0
     delta: ChatDelta | None = None
+    message: Any = None
     finish_reason: str | None = None
     native_finish_reason: Any = None
     logprobs: Any = None

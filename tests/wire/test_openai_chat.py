@@ -493,6 +493,31 @@ def test_chunks_may_come_a_line_each() -> None:
         assert isinstance(decode(cut)[1], StreamTruncated)
 
 
+@pytest.mark.parametrize("beside", [{}, {"delta": None}, {"delta": {}}, {"delta": {"content": ""}}])
+def test_an_event_may_hold_a_whole_answer(beside: dict[str, Any]) -> None:
+    """Of a server that does not stream; its message is read as it is without the event."""
+    calls = [piece(0, "0", "f", ""), piece(0, "0", "f", "")]
+    message = {"role": "assistant", "content": "Hi", "reasoning": {"text": "hm"}}
+    ended = {"index": 0, "message": message | {"tool_calls": calls}, "finish_reason": "stop"}
+    document = {"object": "chat.completion", "choices": [ended | beside], "usage": usage(3, 1)}
+    assert one(data(document) + DONE)[:3] == one(json.dumps(document).encode())[:3]
+    assert content(data(document) + DONE)[:2] == [ReasoningDelta(0, "hm"), TextDelta(0, "Hi")]
+    assert [name for _, name, _ in called(data(document) + DONE)] == ["f", "f"]
+
+
+def test_a_message_that_grows_with_each_chunk_is_said_once() -> None:
+    """Perplexity sends it beside deltas, which count; without deltas the last one does."""
+    messages = [{"content": text} for text in ("a", "ab", "ab")]
+    for deltas in ([{"content": "a"}, {"content": "b"}, {}], [{}, {}, {}], [None, None, None]):
+        stream = [
+            chunk({"index": 0, "delta": delta, "message": message})
+            for delta, message in zip(deltas, messages, strict=True)
+        ]
+        stream[-1]["choices"][0]["finish_reason"] = "stop"
+        said = content(b"".join(map(data, stream)) + DONE)
+        assert "".join(event.text for event in said if isinstance(event, TextDelta)) == "ab"
+
+
 def test_the_old_function_call_is_a_tool_call() -> None:
     """In pieces, and with its old finish reason."""
     body = data(chunk(choice(function_call={"name": "f", "arguments": ""})))

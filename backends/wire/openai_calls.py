@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from backends.wire.calls import is_whole
-from backends.wire.openai_chunk import CallPiece, Custom, Function
+from backends.wire.openai_chunk import (
+    CallPiece,
+    ChatDelta,
+    Custom,
+    Function,
+    deep,
+    kind_of,
+    list_of,
+)
 from backends.wire.values import json_text, word
 
 _NO_IDS: Final = frozenset({"null", "None"})
@@ -74,9 +82,22 @@ class CallPlaces:
         return Placed(place[0], "" if id in _NO_IDS else id, name, arguments, is_custom)
 
 
-def number_calls(calls: list[CallPiece] | None) -> None:
+def calls_of(delta: ChatDelta) -> list[CallPiece]:
+    """Return the calls of a delta, which Snowflake's first API has in a list of its own."""
+    if delta.tool_calls or not delta.content_list:
+        return delta.tool_calls or []
+    parts = (part for part in list_of(delta.content_list) if kind_of(part) == "tool_use")
+    found = (part.get("tool_use") or part for part in parts)
+    return [
+        CallPiece(id=deep(use, "tool_use_id"), name=deep(use, "name"), input=deep(use, "input"))
+        for use in found
+    ]
+
+
+def number_calls(message: ChatDelta) -> None:
     """Give the calls of a whole message, of which none comes in pieces, positions of their own."""
-    for position, call in enumerate(calls or ()):
+    message.tool_calls = calls_of(message)
+    for position, call in enumerate(message.tool_calls):
         call.index = position
 
 

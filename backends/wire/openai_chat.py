@@ -27,7 +27,7 @@ from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import text_of
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read
-from backends.wire.openai_calls import CallPlaces, number_calls
+from backends.wire.openai_calls import CallPlaces, calls_of, number_calls
 from backends.wire.openai_chunk import (
     CallPiece,
     ChatChoice,
@@ -141,7 +141,8 @@ class StreamDecoder(AnswerDecoder):
         self._sources = chunk.search_results or chunk.citations
         self._other_thoughts(choices, events)
         for choice in chunk.choices or ():
-            number_calls(choice.delta.tool_calls if choice.delta else None)
+            if choice.delta is not None:
+                number_calls(choice.delta)
         self._choices(chunk.choices or [], events)
         self._rest(document, events)
 
@@ -204,7 +205,7 @@ class StreamDecoder(AnswerDecoder):
                 if isinstance(choice.message, dict) and choice.index not in self._spoke:
                     # A whole answer in an event; where deltas spoke, it repeats them.
                     message = read(choice.message, ChatDelta)
-                    number_calls(message.tool_calls)
+                    number_calls(message)
                     self._delta(choice.index, message, None, events)
                 native = choice.native_finish_reason
                 raw = native if isinstance(native, str) and native else finish
@@ -238,7 +239,7 @@ class StreamDecoder(AnswerDecoder):
             notes := [note for note in list_of(delta.annotations) if isinstance(note, dict)]
         ):
             events.append(AnnotationDelta(index, notes))  # of the text, which calls may follow
-        for call in delta.tool_calls or ():
+        for call in calls_of(delta):
             self._call(events, index, call)
         if delta.function_call is not None:
             self._call(events, index, CallPiece(function=delta.function_call))

@@ -50,6 +50,7 @@ class ChatDelta(msgspec.Struct, gc=False):
     function_call: Function | None = None
     images: Any = None
     annotations: Any = None
+    content_list: Any = None
 
 
 class ChatChoice(msgspec.Struct, gc=False):

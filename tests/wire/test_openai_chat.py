@@ -415,6 +415,23 @@ def test_calls_of_a_whole_answer_count_by_their_place_in_the_list() -> None:
     assert found == [("f", "{}"), ("f", "{}"), ("tool", ONE)]
 
 
+def test_calls_in_a_list_of_content_are_calls() -> None:
+    """Snowflake's first API: whole with a level more, streamed with input in pieces."""
+    text = {"type": "text", "text": "a"}
+    uses = [{"tool_use_id": given, "name": "f", "input": {"x": 1}} for given in ("b", "c")]
+    listed = [text, *({"type": "tool_use", "tool_use": use} for use in uses)]
+    message = {"message": {"content": "a", "content_list": listed}, "finish_reason": "stop"}
+    begun = [[{"type": "tool_use", "tool_use_id": given, "name": "f"}] for given in ("b", "c")]
+    more = [[{"type": "tool_use", "input": piece}] for piece in ('{"x":', "1}")]
+    pieces = [choice(content_list=piece) for one in begun for piece in (one, *more)]
+    stream = b"".join(data(chunk(piece)) for piece in [choice(content="a"), *pieces])
+    for body in (json.dumps({"choices": [message]}).encode(), stream + END):
+        assert called(body) == [("b", "f", ONE), ("c", "f", ONE)]
+        finish = one(body)[-1]
+        assert isinstance(finish, Finish)
+        assert finish.extras is None
+
+
 @pytest.mark.parametrize("id", ["a", "0", "null", None])
 @pytest.mark.parametrize("index", [0, None])
 def test_pieces_that_repeat_id_and_name_are_of_one_call(index: int | None, id: str | None) -> None:

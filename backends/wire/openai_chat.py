@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from backends.errors import ProtocolError
 from backends.types import (
     AnnotationDelta,
     FinishReason,
@@ -26,7 +27,7 @@ from backends.types import (
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import text_of
 from backends.wire.failure import stream_error
-from backends.wire.lenient import read
+from backends.wire.lenient import read, words
 from backends.wire.openai_calls import CallPlaces, calls_of, number_calls
 from backends.wire.openai_chunk import (
     CallPiece,
@@ -43,6 +44,7 @@ from backends.wire.openai_chunk import (
     urls_of,
 )
 from backends.wire.openai_extras import citations, keep_extras, keep_filter, other_thought
+from backends.wire.openai_thoughts import SignedThoughts, summaries
 from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
 from backends.wire.think import ThinkTags
@@ -80,14 +82,15 @@ class StreamDecoder(AnswerDecoder):
         """The list of sources that came last: some repeat it with every chunk."""
         self._thought: set[int] = set()
         """Choices whose reasoning stands beside its details, if it has any."""
+        self._signed = SignedThoughts()
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         chunk = decode(payload)
         if chunk.error or chunk.x_groq is not None:
             self._refuse(chunk, payload, events)
-        if sources := chunk.search_results or chunk.citations:
-            self._sources = sources
+        if chunk.citations or chunk.search_results:
+            self._sources = chunk.search_results or chunk.citations
         choices = chunk.choices
         if not self._started and (choices or chunk.id or chunk.usage is not None):
             self.begin(events, chunk.id, chunk.model)
@@ -109,7 +112,8 @@ class StreamDecoder(AnswerDecoder):
                 and delta.images is None
                 and delta.annotations is None
             ):
-                # Nearly every chunk; what ``say`` does, without the calls.
+                # Nearly every chunk; what ``say`` does, without the calls. Signatures come without
+                # text, or beside reasoning, so that nothing is asked for them here.
                 index = choice.index
                 events.append(TextDelta(index, text))
                 self._spoke.add(index)
@@ -253,24 +257,40 @@ class StreamDecoder(AnswerDecoder):
 
     def _thoughts(self, index: int, delta: ChatDelta, events: list[StreamEvent]) -> str:
         """Add the reasoning of a delta; return its visible text."""
-        thought, text = delta.reasoning or delta.reasoning_content or "", delta.content
+        thought, text = self._words(delta.reasoning) or delta.reasoning_content or "", delta.content
         if not text and text.__class__ is not int:  # 0 is a token like another
             text = ""
+        details = list_of(delta.reasoning_details) or self._signed.details(index, delta)
         if isinstance(text, list):
             for url in urls_of([p for p in text if kind_of(p) == "image_url"]):
                 self.say(events, ImageDelta(index, url))
-            thought += joined(text, "thinking")
+            thought += joined(text, "thinking") + text_of(summaries(text))
             text = joined(text, "text", "output_text")
         elif not isinstance(text, str):
             text = json_text(text)  # structured output that came as the object itself
-        details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
         if thought:
             self._thought.add(index)
         elif details and index not in self._thought:
             thought = text_of(details)
-        if thought or details:
+        if len(details) > 1 and thought == text_of(details):
+            for detail in details:  # each beside its own words: a signature is of these
+                self.say(events, ReasoningDelta(index, text_of([detail]), [detail]))
+        elif thought or details:
             self.say(events, ReasoningDelta(index, thought, details or None))
         return text
+
+    def _words(self, reasoning: str | dict[str, Any] | None) -> str:
+        """Return the words of a field of reasoning, which may be an object.
+
+        Raises:
+            ProtocolError: it says something else.
+        """
+        if not isinstance(reasoning, dict):
+            return reasoning or ""
+        try:
+            return words("reasoning", {k: v for k, v in reasoning.items() if k != "signature"})
+        except msgspec.ValidationError as error:
+            raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
 
     def _tagged(
         self, events: list[StreamEvent], index: int, pieces: list[tuple[bool, str]]

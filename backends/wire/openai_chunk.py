@@ -42,7 +42,7 @@ class ChatDelta(msgspec.Struct, gc=False):
     """What a chunk says of a choice; in a whole answer its message."""
 
     content: Any = None
-    reasoning: str | None = None
+    reasoning: str | dict[str, Any] | None = None
     reasoning_content: str | None = None
     reasoning_details: Any = None
     refusal: str | None = None
@@ -51,6 +51,8 @@ class ChatDelta(msgspec.Struct, gc=False):
     images: Any = None
     annotations: Any = None
     content_list: Any = None
+    thinking_blocks: Any = None
+    content_blocks: Any = None
 
 
 class ChatChoice(msgspec.Struct, gc=False):

@@ -20,6 +20,7 @@ _CHOICE: Final = frozenset(
 _SAID: Final = frozenset(
     {"role", "content", "reasoning", "reasoning_content", "reasoning_details", "refusal", "name"}
     | {"thinking", "reasoning_text", "content_list"}
+    | {"thinking_blocks", "content_blocks"}
     | {"tool_calls", "function_call", "images", "annotations", "index", "token_id", "channel"}
 )
 _COUNTS: Final = frozenset(

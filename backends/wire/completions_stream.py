@@ -24,6 +24,7 @@ class _Choice(msgspec.Struct, gc=False):
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Any = None
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -47,7 +48,8 @@ class CompletionsDecoder(AnswerDecoder):
         """See ``AnswerDecoder``."""
         chunk = _decode(payload)
         if chunk.error:
-            self._choices(chunk, events)
+            for choice in chunk.choices or ():
+                self._said(choice, events)
             raise stream_error(msgspec.json.decode(payload))
         if not self._started:
             self.begin(events, chunk.id, chunk.model)
@@ -65,19 +67,29 @@ class CompletionsDecoder(AnswerDecoder):
         self._rest(document, events)
 
     def _choices(self, chunk: _Chunk, events: list[StreamEvent]) -> bool:
-        """Take the choices of a chunk; say whether they did nothing but speak."""
+        """Take the choices of a chunk; say whether they did nothing but speak.
+
+        Raises:
+            BackendError: one of them says that it failed.
+        """
         before = len(events)
         ended = False
         for choice in chunk.choices or ():
-            if choice.text:
-                said = TextDelta(choice.index, choice.text, _logprobs(choice.logprobs))
-                self.say(events, said)
-            elif (tokens := _logprobs(choice.logprobs)) is not None:
-                self.say(events, TextDelta(choice.index, "", tokens))  # half a character
+            self._said(choice, events)
+            if choice.error:
+                raise stream_error({"error": choice.error})
             if choice.finish_reason:
                 ended = True
                 self.end_choice(events, choice.index, choice.finish_reason)
         return len(events) > before and not ended
+
+    def _said(self, choice: _Choice, events: list[StreamEvent]) -> None:
+        """Take what a choice says, but not how it ended."""
+        if choice.text:
+            said = TextDelta(choice.index, choice.text, _logprobs(choice.logprobs))
+            self.say(events, said)
+        elif (tokens := _logprobs(choice.logprobs)) is not None:
+            self.say(events, TextDelta(choice.index, "", tokens))  # half a character
 
     def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         if document.get("object") == "error":

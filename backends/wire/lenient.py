@@ -92,6 +92,18 @@ def mend(document: Any, *kinds: Any) -> Any:
     return document
 
 
+def words(name: str, value: Any) -> str:
+    """Return the words that a field holds, as text or in an object; empty if it has none.
+
+    Raises:
+        msgspec.ValidationError: it says something else.
+    """
+    found = _prose(name, value) if _says(value) else _ABSENT
+    if found is _UNREAD:
+        raise msgspec.ValidationError(f"its {name!r} is of another type")
+    return "" if found is _ABSENT else str(found)
+
+
 def _says(value: Any) -> bool:
     """Whether a value is more than nothing."""
     if isinstance(value, dict | list):

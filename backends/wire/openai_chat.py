@@ -9,11 +9,12 @@ nothing or ended a choice is read a second time, whole, for what only its vendor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from backends.errors import ProtocolError
 from backends.types import (
     AnnotationDelta,
     FinishReason,
@@ -23,78 +24,38 @@ from backends.types import (
     StreamEvent,
     TextDelta,
 )
-from backends.wire.calls import is_whole
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import text_of
 from backends.wire.failure import stream_error
-from backends.wire.lenient import read
+from backends.wire.lenient import read, words
+from backends.wire.openai_calls import CallPlaces, calls_of, number_calls
+from backends.wire.openai_chunk import (
+    CallPiece,
+    ChatChoice,
+    ChatChunk,
+    ChatDelta,
+    decode,
+    deep,
+    joined,
+    kind_of,
+    list_of,
+    old_reason,
+    tokens_of,
+    urls_of,
+)
 from backends.wire.openai_extras import citations, keep_extras, keep_filter, other_thought
+from backends.wire.openai_thoughts import SignedThoughts, summaries
 from backends.wire.openai_usage import read_usage
 from backends.wire.reasons import reason_of
 from backends.wire.think import ThinkTags
-from backends.wire.values import count, json_text, word
-
-
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: Any = None
-
-
-class _Custom(msgspec.Struct, gc=False):
-    name: str | None = None
-    input: Any = None
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    index: int | None = None
-    id: Any = None
-    function: _Function | None = None
-    custom: _Custom | None = None
-    type: Any = None
-    name: Any = None
-    arguments: Any = None
-    input: Any = None
-    """The last three of a call that is flat, as Responses and Anthropic have them."""
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: Any = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    reasoning_details: Any = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
-    images: Any = None
-    annotations: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-    native_finish_reason: Any = None
-    logprobs: Any = None
-    content_filter_results: Any = None
-    finish_details: Any = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    id: Any = None
-    model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
+from backends.wire.values import count, json_text
 
 
 class StreamDecoder(AnswerDecoder):
     """Turns the body of one answer, streamed or whole, into events."""
 
     wire = "OpenAI's chat"
-    shapes = (_Chunk,)
+    shapes = (ChatChunk,)
 
     def __init__(
         self,
@@ -116,21 +77,20 @@ class StreamDecoder(AnswerDecoder):
         self.implied_reason = implied_reason
         self._one_reason = one_reason
         self._tags: dict[int, ThinkTags] | None = {} if think_tags else None
-        self._places: dict[tuple[int, int | str], tuple[int, str]] = {}
-        self._calls_in: dict[int, int] = {}
-        self._told: dict[tuple[int, int], tuple[str, list[str]]] = {}
-        """Of each call its name and the pieces of its arguments."""
-        self._cited = False
+        self._places = CallPlaces()
+        self._sources: Any = None
+        """The list of sources that came last: some repeat it with every chunk."""
         self._thought: set[int] = set()
         """Choices whose reasoning stands beside its details, if it has any."""
+        self._signed = SignedThoughts()
 
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
-        chunk = _decode(payload)
-        if chunk.error:
-            # What came beside the error was said before it.
-            self._choices(chunk.choices or [], events)
-            raise stream_error(msgspec.json.decode(payload))
+        chunk = decode(payload)
+        if chunk.error or chunk.x_groq is not None:
+            self._refuse(chunk, payload, events)
+        if chunk.citations or chunk.search_results:
+            self._sources = chunk.search_results or chunk.citations
         choices = chunk.choices
         if not self._started and (choices or chunk.id or chunk.usage is not None):
             self.begin(events, chunk.id, chunk.model)
@@ -139,10 +99,11 @@ class StreamDecoder(AnswerDecoder):
             delta = choice.delta
             if (
                 delta is not None
-                and delta.content.__class__ is str
-                and delta.content
+                and (text := delta.content).__class__ is str
+                and text
                 and choice.logprobs is None
                 and choice.finish_reason is None
+                and choice.error is None
                 and delta.tool_calls is None
                 and not delta.reasoning
                 and not delta.reasoning_content
@@ -151,12 +112,14 @@ class StreamDecoder(AnswerDecoder):
                 and delta.images is None
                 and delta.annotations is None
             ):
-                # Nearly every chunk; what ``say`` does, without the calls.
-                events.append(TextDelta(choice.index, delta.content))
-                self._spoke.add(choice.index)
+                # Nearly every chunk; what ``say`` does, without the calls. Signatures come without
+                # text, or beside reasoning, so that nothing is asked for them here.
+                index = choice.index
+                events.append(TextDelta(index, text))
+                self._spoke.add(index)
                 self._stale = True
                 if choice.content_filter_results:
-                    keep_filter(self.extras, choice.index, choice.content_filter_results)
+                    keep_filter(self.extras, index, choice.content_filter_results)
                 if chunk.usage is not None:
                     self.report(read_usage(chunk.usage), events)
                 return
@@ -172,14 +135,18 @@ class StreamDecoder(AnswerDecoder):
     def document(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``: a whole answer is one chunk whose deltas are messages."""
         choices = [
-            {**choice, "delta": choice.get("message")}
-            for choice in _list(document.get("choices"))
+            {**choice, "delta": choice.get("message"), "message": None}
+            for choice in list_of(document.get("choices"))
             if isinstance(choice, dict)
         ]
         document = {**document, "choices": choices}
-        chunk = read(document, _Chunk)
+        chunk = read(document, ChatChunk)
         self.begin(events, chunk.id, chunk.model)
+        self._sources = chunk.search_results or chunk.citations
         self._other_thoughts(choices, events)
+        for choice in chunk.choices or ():
+            if choice.delta is not None:
+                number_calls(choice.delta)
         self._choices(chunk.choices or [], events)
         self._rest(document, events)
 
@@ -195,6 +162,13 @@ class StreamDecoder(AnswerDecoder):
             self._tagged(events, index, tags.end())
         super().end_choice(events, index, raw, reason)
 
+    def complete(self, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``; the sources of a whole answer are told once, after its text."""
+        if self._ends and (notes := citations(self._sources)):
+            self.begin(events)
+            events.append(AnnotationDelta(0, notes))
+        super().complete(events)
+
     def _drop(self, payload: bytes, error: Exception, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``; with usage, the end marker says that every choice has ended."""
         if self._one_reason and self._ends and self._usage and payload.rstrip() == b"[DONE]":
@@ -203,23 +177,55 @@ class StreamDecoder(AnswerDecoder):
                 self.end_choice(events, index, known.raw_reason, known.reason)
         super()._drop(payload, error, events)
 
-    def _choices(self, choices: list[_Choice], events: list[StreamEvent]) -> bool:
-        """Take the choices of a chunk; say whether they did nothing but speak."""
+    def _refuse(self, chunk: ChatChunk, payload: bytes, events: list[StreamEvent]) -> None:
+        """Look for an error of the answer: what came beside it was said before it.
+
+        How that ended says less than the error does.
+
+        Raises:
+            BackendError: there is one.
+        """
+        error = chunk.error or deep(chunk.x_groq, "error")
+        if not error:
+            return
+        for choice in chunk.choices or ():
+            self._said(choice, events)
+        raise stream_error(msgspec.json.decode(payload) if chunk.error else {"error": error})
+
+    def _choices(self, choices: list[ChatChoice], events: list[StreamEvent]) -> bool:
+        """Take the choices of a chunk; say whether they did nothing but speak.
+
+        Raises:
+            BackendError: one of them says that it failed.
+        """
         before = len(events)
         ended = False
         for choice in choices:
-            if choice.delta is not None or choice.logprobs:
-                self._delta(choice.index, choice.delta or _Delta(), choice.logprobs, events)
-            if finish := choice.finish_reason or _old_reason(choice.finish_details):
+            self._said(choice, events)
+            if choice.error:
+                raise stream_error({"error": choice.error})
+            if finish := choice.finish_reason or old_reason(choice.finish_details):
                 ended = True
+                if isinstance(choice.message, dict) and choice.index not in self._spoke:
+                    # A whole answer in an event; where deltas spoke, it repeats them.
+                    message = read(choice.message, ChatDelta)
+                    number_calls(message)
+                    self._delta(choice.index, message, None, events)
                 native = choice.native_finish_reason
                 raw = native if isinstance(native, str) and native else finish
                 self.end_choice(events, choice.index, raw, reason_of(finish))
         return len(events) > before and not ended
 
-    def _delta(self, index: int, delta: _Delta, logprobs: Any, events: list[StreamEvent]) -> None:
+    def _said(self, choice: ChatChoice, events: list[StreamEvent]) -> None:
+        """Take what a choice says, but not how it ended."""
+        if choice.delta is not None or choice.logprobs:
+            self._delta(choice.index, choice.delta or ChatDelta(), choice.logprobs, events)
+
+    def _delta(
+        self, index: int, delta: ChatDelta, logprobs: Any, events: list[StreamEvent]
+    ) -> None:
         text = self._thoughts(index, delta, events)
-        tokens = None if logprobs is None else _tokens(logprobs)
+        tokens = None if logprobs is None else tokens_of(logprobs)
         if text and self._tags is not None:
             self._tagged(events, index, self._tags.setdefault(index, ThinkTags()).feed(text))
         elif text:
@@ -231,44 +237,60 @@ class StreamDecoder(AnswerDecoder):
         if delta.refusal:
             self.say(events, RefusalDelta(index, delta.refusal))
         if delta.images:
-            for url in _urls(delta.images):
+            for url in urls_of(delta.images):
                 self.say(events, ImageDelta(index, url))
         if delta.annotations and (
-            notes := [note for note in _list(delta.annotations) if isinstance(note, dict)]
+            notes := [note for note in list_of(delta.annotations) if isinstance(note, dict)]
         ):
             events.append(AnnotationDelta(index, notes))  # of the text, which calls may follow
-        for call in delta.tool_calls or ():
+        for call in calls_of(delta):
             self._call(events, index, call)
         if delta.function_call is not None:
-            self._call(events, index, _ToolCall(function=delta.function_call))
+            self._call(events, index, CallPiece(function=delta.function_call))
 
     def _other_thoughts(self, choices: Any, events: list[StreamEvent]) -> None:
         """Add reasoning under names that few vendors have; in a stream no text stands beside it."""
-        for choice in _list(choices):
+        for choice in list_of(choices):
             delta = choice.get("delta")
             if isinstance(delta, dict) and (thought := other_thought(delta)):
                 self.say(events, ReasoningDelta(count(choice.get("index")) or 0, thought))
 
-    def _thoughts(self, index: int, delta: _Delta, events: list[StreamEvent]) -> str:
+    def _thoughts(self, index: int, delta: ChatDelta, events: list[StreamEvent]) -> str:
         """Add the reasoning of a delta; return its visible text."""
-        thought, text = delta.reasoning or delta.reasoning_content or "", delta.content
+        thought, text = self._words(delta.reasoning) or delta.reasoning_content or "", delta.content
         if not text and text.__class__ is not int:  # 0 is a token like another
             text = ""
+        details = list_of(delta.reasoning_details) or self._signed.details(index, delta)
         if isinstance(text, list):
-            for url in _urls([p for p in text if _kind(p) == "image_url"]):
+            for url in urls_of([p for p in text if kind_of(p) == "image_url"]):
                 self.say(events, ImageDelta(index, url))
-            thought += _joined(text, "thinking")
-            text = _joined(text, "text", "output_text")
+            thought += joined(text, "thinking") + text_of(summaries(text))
+            text = joined(text, "text", "output_text")
         elif not isinstance(text, str):
             text = json_text(text)  # structured output that came as the object itself
-        details = delta.reasoning_details if isinstance(delta.reasoning_details, list) else None
         if thought:
             self._thought.add(index)
         elif details and index not in self._thought:
             thought = text_of(details)
-        if thought or details:
+        if len(details) > 1 and thought == text_of(details):
+            for detail in details:  # each beside its own words: a signature is of these
+                self.say(events, ReasoningDelta(index, text_of([detail]), [detail]))
+        elif thought or details:
             self.say(events, ReasoningDelta(index, thought, details or None))
         return text
+
+    def _words(self, reasoning: str | dict[str, Any] | None) -> str:
+        """Return the words of a field of reasoning, which may be an object.
+
+        Raises:
+            ProtocolError: it says something else.
+        """
+        if not isinstance(reasoning, dict):
+            return reasoning or ""
+        try:
+            return words("reasoning", {k: v for k, v in reasoning.items() if k != "signature"})
+        except msgspec.ValidationError as error:
+            raise ProtocolError(f"a chunk is not of {self.wire} wire: {error}") from error
 
     def _tagged(
         self, events: list[StreamEvent], index: int, pieces: list[tuple[bool, str]]
@@ -276,124 +298,25 @@ class StreamDecoder(AnswerDecoder):
         for thought, text in pieces:
             self.say(events, ReasoningDelta(index, text) if thought else TextDelta(index, text))
 
-    def _call(self, events: list[StreamEvent], index: int, call: _ToolCall) -> None:
-        """Add a piece of a call at its place: calls count in the order in which they begin.
-
-        A piece without position belongs to the last call, unless it names another. A position
-        that is used again with another id and a name is another call; where there are no ids, with
-        another name, or when the arguments so far are whole.
-        """
-        function, custom = call.function, call.custom
-        if function is None and custom is None:
-            function, custom = _flat(call)
-        function = function or _Function()
-        if custom is not None and (custom.name or custom.input):  # some send it empty beside
-            function = _Function(custom.name, custom.input)
-        else:
-            custom = None
-        id, name = word(call.id) or "", function.name or ""  # noqa: A001
-        arguments = json_text(function.arguments)
-        if not (id or name or arguments):
+    def _call(self, events: list[StreamEvent], index: int, call: CallPiece) -> None:
+        """Add a piece of a call."""
+        if (piece := self._places.place(index, call)) is None:
             return
-        key = (index, "last" if call.index is None else call.index)
-        place = self._places.get(key)
-        known, told = self._told.get((index, place[0]), ("", [])) if place else ("", [])
-        if place is None:
-            begins = True
-        elif not place[1] and (
-            (name and known and name != known)
-            or (arguments.lstrip().startswith("{") and is_whole(told))
-        ):
-            begins, name = True, name or known
-        elif id and place[1]:
-            begins = id != place[1] and bool(name)
-        else:
-            begins = bool(name) and call.index is None
-        if begins:
-            number = self._calls_in.get(index, 0)
-            self._calls_in[index] = number + 1
-            place, told = (number, id), []
-            self._told[index, number] = (name, told)
-        assert place is not None
-        self._places[key] = self._places[index, "last"] = (place[0], place[1] or id)
-        if custom is not None:
-            self.calls.custom((index, place[0]))
-        told.append(arguments)
-        self.call(events, index, place[0], id, name, arguments)
+        if piece.custom:
+            self.calls.custom((index, piece.position))
+        self.call(events, index, piece.position, piece.id, piece.name, piece.arguments)
 
     def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
-        """Read what a chunk says beside the choices: usage, citations, a vendor's own.
+        """Read what a chunk says beside the choices: usage, and a vendor's own.
 
         Raises:
             BackendError: it says that the answer failed.
         """
         if document.get("object") == "error":
             raise stream_error(document)
-        usage = document.get("usage") or _deep(document, "x_groq", "usage")  # Groq until 2025
+        usage = document.get("usage") or deep(document.get("x_groq"), "usage")  # Groq until 2025
         choices = [c for c in document.get("choices") or () if isinstance(c, dict)]
         if usage is None and choices:
             usage = choices[0].get("usage")  # Moonshot
         keep_extras(self.extras, document, choices, usage)
-        if not self._cited and (notes := citations(document)):
-            self._cited = True
-            self.begin(events)
-            events.append(AnnotationDelta(0, notes))
         self.report(read_usage(usage), events)
-
-
-def _flat(call: _ToolCall) -> tuple[_Function | None, _Custom | None]:
-    """Return what a call says that names its function itself."""
-    name = word(call.name)
-    if call.type in ("custom", "custom_tool_call"):
-        return None, _Custom(name, call.input)
-    return _Function(name, call.input if call.arguments is None else call.arguments), None
-
-
-def _tokens(logprobs: Any) -> dict[str, Any] | None:
-    """Read log probabilities; their lists of tokens are lists, whatever else a vendor adds."""
-    if not isinstance(logprobs, dict):
-        return None
-    lists = ("content", "refusal")
-    return {k: v for k, v in logprobs.items() if k not in lists or v is None or v.__class__ is list}
-
-
-def _old_reason(details: Any) -> str:
-    """Read the reason of OpenAI's first vision models, which stands in an object."""
-    found = details.get("type") if isinstance(details, dict) else None
-    return found if isinstance(found, str) else ""
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _deep(document: Mapping[str, Any], group: str, name: str) -> Any:
-    inner = document.get(group)
-    return inner.get(name) if isinstance(inner, dict) else None
-
-
-def _urls(images: Any) -> list[str]:
-    """Read the images of a delta: parts of type ``image_url``, as OpenRouter sends them."""
-    found = []
-    for image in _list(images):
-        link = image.get("image_url") if isinstance(image, dict) else None
-        url = link.get("url") if isinstance(link, dict) else link
-        if isinstance(url, str) and url:
-            found.append(url)
-    return found
-
-
-def _kind(part: Any) -> Any:
-    return part.get("type") if isinstance(part, dict) else None
-
-
-def _joined(parts: list[Any], kind: str, alias: str = "") -> str:
-    """Join the texts of one kind in content that came as a list of typed parts."""
-    pieces = []
-    for part in parts:
-        if _kind(part) in (kind, alias or kind):
-            piece = part.get(kind)
-            if isinstance(piece, list) and kind != "text":
-                piece = _joined(piece, "text")
-            pieces.append(piece)
-    return "".join(piece for piece in pieces if isinstance(piece, str))

@@ -19,7 +19,8 @@ _CHOICE: Final = frozenset(
 )
 _SAID: Final = frozenset(
     {"role", "content", "reasoning", "reasoning_content", "reasoning_details", "refusal", "name"}
-    | {"thinking", "reasoning_text"}
+    | {"thinking", "reasoning_text", "content_list"}
+    | {"thinking_blocks", "content_blocks"}
     | {"tool_calls", "function_call", "images", "annotations", "index", "token_id", "channel"}
 )
 _COUNTS: Final = frozenset(
@@ -75,11 +76,10 @@ def keep_filter(extras: dict[str, Any], index: int, results: Any) -> None:
     _of_choice(extras, index)["content_filter_results"] = results
 
 
-def citations(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def citations(sources: Any) -> list[dict[str, Any]]:
     """Return the sources that Perplexity and xAI list beside an answer, as ``url_citation``s."""
-    found = document.get("search_results") or document.get("citations")
     notes = []
-    for source in found if isinstance(found, list) else ():
+    for source in sources if isinstance(sources, list) else ():
         entry = source if isinstance(source, dict) else {"url": source}
         url, title = entry.get("url"), entry.get("title")
         if isinstance(url, str) and url:

@@ -18,6 +18,9 @@ MAX_EVENT_BYTES: Final = 1024 * 1024
 """An event longer than this is not a model's; reading on would only fill memory."""
 
 MAX_STRAY_BYTES: Final = 16 * 1024
+_ERROR: Final = b"error:"
+"""A field of no specification: llama.cpp's server, until 2025, put the error of a stream in it."""
+
 _FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
 
 _ALONE: Final = re.compile(
@@ -160,6 +163,8 @@ class SSEDecoder:
         elif line == b"data":
             self._data.append(b"")
         else:
+            if line.startswith(_ERROR):
+                line = b'{"error":' + line.removeprefix(_ERROR) + b"}"
             if len(self.stray) < MAX_STRAY_BYTES and not line.startswith(_FIELDS):
                 self.stray += line[:MAX_STRAY_BYTES] + b"\n"
             return

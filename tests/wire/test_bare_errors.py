@@ -127,6 +127,18 @@ def test_an_event_named_error_may_hold_plain_words(wire: str, data: bytes, end: 
         assert (type(failure), str(failure)) == (UpstreamFailed, "no birds")
 
 
+@pytest.mark.parametrize("space", [b" ", b""])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"", b"\n\ndata: [DONE]\n\n"])
+def test_a_field_named_error_holds_one(space: bytes, end: bytes) -> None:
+    """As llama.cpp's server wrote them; what was said before is kept, however the reads are cut."""
+    body = sse({"choices": [{"delta": {"content": "hello"}}]})
+    body += b"error:" + space + b'{"code": 429, "message": "no birds"}' + end
+    for reads in ([body], split(body, list(range(len(body))))):
+        events, failure = feed(StreamDecoder(), *reads)
+        assert [event.text for event in events if isinstance(event, TextDelta)] == ["hello"]
+        assert (type(failure), str(failure)) == (RateLimited, "no birds")
+
+
 def test_the_name_is_of_its_event_only() -> None:
     """Damage after an event of another name, or of none, is damage."""
     answer = sse({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]})

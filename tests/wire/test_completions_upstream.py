@@ -133,3 +133,15 @@ def test_a_conversation_is_refused_by_name(messages: Any) -> None:
     """There is no template here that would write it as one prompt."""
     with pytest.raises(RequestRejected, match="this endpoint"):
         sent(messages=messages)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_error_says_more_than_the_reason_beside_it(inside: bool) -> None:
+    """Beside the choice or in it; what was said with it was said before."""
+    error = {"error": {"code": 400, "message": "no"}}
+    broken = piece("b", 0, "error")
+    if inside:
+        broken["choices"][0] |= error
+    events, failure = play(data(piece("a")) + data(broken | ({} if inside else error)) + DONE)
+    assert (type(failure), str(failure)) == (RequestRejected, "no")
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["a", "b"]

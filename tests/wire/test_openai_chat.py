@@ -379,6 +379,70 @@ def test_pieces_of_calls_find_their_call(pieces: list[list[dict[str, Any]]]) -> 
     assert called(body + data(chunk(choice(0, "tool_calls"))) + DONE) == expected
 
 
+ONE, TWO = '{"x":1}', '{"x":2}'
+
+
+@pytest.mark.parametrize(
+    ("calls", "names"),
+    [
+        ([piece(None, "null", "f", ONE), piece(None, "null", "g", TWO)], ["f", "g"]),
+        ([piece(None, "0", "f", ONE), piece(None, "0", "f", TWO)], ["f", "f"]),
+        ([piece(None, "a", "f", ONE), piece(None, "a", "f", TWO)], ["f", "f"]),
+        ([piece(None, None, "f", ONE), piece(None, None, "f", TWO)], ["f", "f"]),
+        ([piece(None, "None", "f", ""), piece(None, "None", "f", "")], ["f", "f"]),
+    ],
+)
+def test_calls_under_one_id_are_told_apart(calls: list[dict[str, Any]], names: list[str]) -> None:
+    """Streamed as whole calls, or in a whole answer; each goes out under an id of its own."""
+    message = {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "stop"}]}
+    for body in (ended(choice(tool_calls=calls)), json.dumps(message).encode()):
+        collector = Collector()
+        collector.add(one(body))
+        [answered] = collector.answer().choices
+        assert [call.name for call in answered.calls] == names
+        whole = [call["function"]["arguments"] or "{}" for call in calls]
+        assert [call.arguments for call in answered.calls] == whole
+        ids = {call.id for call in answered.calls}
+        assert len(ids) == len(names)
+        assert not ids & {"", "null", "None"}
+
+
+def test_calls_of_a_whole_answer_count_by_their_place_in_the_list() -> None:
+    """There are no pieces in it, whatever positions and ids it gives."""
+    calls = [piece(0, "", "f", ""), piece(0, "", "f", ""), piece(5, "a", None, ONE)]
+    message = {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "stop"}]}
+    found = [(name, arguments) for _, name, arguments in called(json.dumps(message).encode())]
+    assert found == [("f", "{}"), ("f", "{}"), ("tool", ONE)]
+
+
+def test_calls_in_a_list_of_content_are_calls() -> None:
+    """Snowflake's first API: whole with a level more, streamed with input in pieces."""
+    text = {"type": "text", "text": "a"}
+    uses = [{"tool_use_id": given, "name": "f", "input": {"x": 1}} for given in ("b", "c")]
+    listed = [text, *({"type": "tool_use", "tool_use": use} for use in uses)]
+    message = {"message": {"content": "a", "content_list": listed}, "finish_reason": "stop"}
+    begun = [[{"type": "tool_use", "tool_use_id": given, "name": "f"}] for given in ("b", "c")]
+    more = [[{"type": "tool_use", "input": piece}] for piece in ('{"x":', "1}")]
+    pieces = [choice(content_list=piece) for one in begun for piece in (one, *more)]
+    stream = b"".join(data(chunk(piece)) for piece in [choice(content="a"), *pieces])
+    for body in (json.dumps({"choices": [message]}).encode(), stream + END):
+        assert called(body) == [("b", "f", ONE), ("c", "f", ONE)]
+        finish = one(body)[-1]
+        assert isinstance(finish, Finish)
+        assert finish.extras is None
+
+
+@pytest.mark.parametrize("id", ["a", "0", "null", None])
+@pytest.mark.parametrize("index", [0, None])
+def test_pieces_that_repeat_id_and_name_are_of_one_call(index: int | None, id: str | None) -> None:
+    """Its arguments are not whole before the last of them."""
+    fragments = ['{"x":', '{"y":', "1}", "}"]
+    body = b"".join(
+        data(chunk(choice(tool_calls=[piece(index, id, "f", text)]))) for text in fragments
+    )
+    assert [call[1:] for call in called(body + END)] == [("f", '{"x":{"y":1}}')]
+
+
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [
@@ -444,6 +508,31 @@ def test_chunks_may_come_a_line_each() -> None:
     assert events[-1].usage == Usage(1, 2)
     for cut in (b"\n".join(lines[:2]), b"\n".join([*lines[:2], lines[2][:-9]])):
         assert isinstance(decode(cut)[1], StreamTruncated)
+
+
+@pytest.mark.parametrize("beside", [{}, {"delta": None}, {"delta": {}}, {"delta": {"content": ""}}])
+def test_an_event_may_hold_a_whole_answer(beside: dict[str, Any]) -> None:
+    """Of a server that does not stream; its message is read as it is without the event."""
+    calls = [piece(0, "0", "f", ""), piece(0, "0", "f", "")]
+    message = {"role": "assistant", "content": "Hi", "reasoning": {"text": "hm"}}
+    ended = {"index": 0, "message": message | {"tool_calls": calls}, "finish_reason": "stop"}
+    document = {"object": "chat.completion", "choices": [ended | beside], "usage": usage(3, 1)}
+    assert one(data(document) + DONE)[:3] == one(json.dumps(document).encode())[:3]
+    assert content(data(document) + DONE)[:2] == [ReasoningDelta(0, "hm"), TextDelta(0, "Hi")]
+    assert [name for _, name, _ in called(data(document) + DONE)] == ["f", "f"]
+
+
+def test_a_message_that_grows_with_each_chunk_is_said_once() -> None:
+    """Perplexity sends it beside deltas, which count; without deltas the last one does."""
+    messages = [{"content": text} for text in ("a", "ab", "ab")]
+    for deltas in ([{"content": "a"}, {"content": "b"}, {}], [{}, {}, {}], [None, None, None]):
+        stream = [
+            chunk({"index": 0, "delta": delta, "message": message})
+            for delta, message in zip(deltas, messages, strict=True)
+        ]
+        stream[-1]["choices"][0]["finish_reason"] = "stop"
+        said = content(b"".join(map(data, stream)) + DONE)
+        assert "".join(event.text for event in said if isinstance(event, TextDelta)) == "ab"
 
 
 def test_the_old_function_call_is_a_tool_call() -> None:
@@ -552,6 +641,26 @@ def test_an_error_beside_choices_is_an_error() -> None:
     events, failure = decode(data(delta("half")) + data(report) + DONE)
     assert isinstance(failure, RequestRejected)
     assert events[-1] == TextDelta(0, "half")
+
+
+def test_an_error_says_more_than_the_reason_beside_it() -> None:
+    """OpenRouter ends the choice with ``error`` in the chunk that tells why."""
+    report = chunk(choice(0, "error", content="b"), error={"code": 429, "message": "slow down"})
+    events, failure = decode(data(delta("a")) + data(report))
+    assert (type(failure), str(failure)) == (RateLimited, "slow down")
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("reason", ["error", None])
+def test_an_error_may_stand_in_its_choice(reason: str | None) -> None:
+    """Streamed or whole; what was said beside it was said before."""
+    broken = {"error": {"code": 503, "message": "idle"}, "finish_reason": reason, "index": 0}
+    events, failure = decode(data(chunk(broken | {"delta": {"content": "a"}})) + DONE)
+    assert (type(failure), str(failure)) == (UpstreamFailed, "idle")
+    assert failure.upstream_status == 503
+    assert events[-1] == TextDelta(0, "a")
+    whole = {"choices": [broken | {"message": {"content": "a"}}]}
+    assert str(decode(json.dumps(whole).encode())[1]) == "idle"
 
 
 @given(st.lists(st.integers(0, 4000), max_size=10))

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.errors import RequestRejected
-from backends.types import AnnotationDelta, Finish, ImageDelta, ResponseStart, StreamEvent, Usage
+import pytest
+
+from backends.errors import RequestRejected, UpstreamFailed
+from backends.types import (
+    AnnotationDelta,
+    Finish,
+    ImageDelta,
+    ResponseStart,
+    StreamEvent,
+    TextDelta,
+    Usage,
+)
 from backends.wire.openai_chat import StreamDecoder
 from tests.upstream import DONE, choice, chunk, data, delta, usage
 
@@ -81,6 +91,19 @@ def test_usage_may_stand_elsewhere() -> None:
     assert finish_of(delta("a"), inside).usage == Usage(3, 1)
 
 
+@pytest.mark.parametrize(
+    "choices", [[], [choice(content="b")], [choice(0, "error", content="b")], [choice(0, "stop")]]
+)
+def test_an_error_of_groq_stands_in_its_own_object(choices: list[dict[str, Any]]) -> None:
+    """Its SDKs raise it, whatever the chunk says besides; that was said before."""
+    decoder = StreamDecoder()
+    broken = chunk(*choices, x_groq={"id": "r", "error": "over capacity"})
+    events = decoder.feed(data(delta("a")) + data(broken) + DONE)
+    assert (type(decoder.failure), str(decoder.failure)) == (UpstreamFailed, "over capacity")
+    said = [event.text for event in events if isinstance(event, TextDelta)]
+    assert "".join(said) == ("ab" if "b" in str(choices) else "a")
+
+
 def test_sources_are_told_once() -> None:
     """Perplexity repeats them, and the whole message, in every chunk."""
     sources = {
@@ -97,6 +120,17 @@ def test_sources_are_told_once() -> None:
     assert isinstance(finish, Finish)
     assert finish.extras is not None
     assert finish.extras["search_results"] == sources["search_results"]
+
+
+@pytest.mark.parametrize("name", ["citations", "search_results"])
+def test_sources_may_stand_beside_text_only(name: str) -> None:
+    """The last chunk need not repeat them; of lists that grow, the longest came last."""
+    first, second = ({name: urls} for urls in (["https://a.example"], ["https://a.example"] * 2))
+    more = {name: [{"url": "https://b.example"}]}
+    events = events_of(delta("a", **more), delta("b", **first), delta("c", **second), stop())
+    [notes] = [event for event in events if isinstance(event, AnnotationDelta)]
+    assert notes == events[-2]
+    assert [note["url_citation"]["url"] for note in notes.annotations] == second[name]
 
 
 def test_annotations_and_images_of_a_delta_are_content() -> None:

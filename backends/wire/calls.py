@@ -57,10 +57,15 @@ class ToolCalls:
         names: tuple[str | None, str | None],
         arguments: str,
     ) -> None:
-        """Add a piece; of ``names``, id and function, those count that come first."""
+        """Add a piece; of ``names``, id and function, those count that come first.
+
+        A first piece of ``null`` is how some models write that there are no arguments.
+        """
         call = self._calls.get(place)
         if call is None:
             call = self._calls[place] = _Call()
+        if arguments == "null" and not (call.said or call.custom or "".join(call.early)):
+            arguments = ""
         if not call.opened:
             call.id, call.name = call.id or names[0] or "", call.name or names[1] or ""
             call.early.append(arguments)

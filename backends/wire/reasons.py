@@ -23,7 +23,7 @@ _WORDS: Final[Mapping[FinishReason, str]] = {
     ),
     "error": (
         "error error_toxic error_limit timeout abort aborted cancelled canceled cancel user_cancel "
-        "network_error insufficient_system_resource malformed_function_call malformed_tool_use "
+        "insufficient_system_resource malformed_function_call malformed_tool_use "
         "malformed_model_output malformed_response unexpected_tool_call too_many_tool_calls "
         "missing_thought_signature other no_image image_other failed pup_limited_disabled"
     ),
@@ -37,5 +37,9 @@ _REASONS: Final[Mapping[str, FinishReason]] = {
 
 
 def reason_of(raw: str) -> FinishReason:
-    """Return the normalized reason; a word that nobody knows counts as a plain stop."""
-    return _REASONS.get(raw.lower().replace("-", "_"), "stop")
+    """Return the normalized reason; a word that nobody knows counts as a plain stop.
+
+    Kinds of errors do not: some fronts end with one in the reason's place.
+    """
+    word = raw.lower().replace("-", "_")
+    return _REASONS.get(word, "error" if word.endswith("_error") else "stop")

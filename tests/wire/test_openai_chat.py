@@ -320,6 +320,7 @@ def test_reasoning_that_stands_only_in_its_details_is_said() -> None:
     ("call", "expected"),
     [
         ({"id": "c", "function": {"name": "f"}}, ("c", "f", "{}")),
+        ({"id": "c", "function": {"name": "f", "arguments": "null"}}, ("c", "f", "{}")),
         ({"index": 2, "function": {"arguments": "x"}}, ("made-up", "tool", "x")),
         ({"id": 0, "function": {"name": "f"}}, ("0", "f", "{}")),
         ({"id": "", "function": {"name": ""}}, None),

@@ -43,3 +43,10 @@ def _bedrock() -> list[str]:
 def test_only_words_for_a_plain_end_are_a_stop(word: str) -> None:
     """A new one in a vendor's types has to be looked at: unknown words count as a stop."""
     assert (reason_of(word) == "stop") == (word in STOPS)
+
+
+@pytest.mark.parametrize("word", ["overloaded_error", "api_error", "Rate-Limit-Error"])
+def test_a_kind_of_error_in_the_reasons_place_is_one(word: str) -> None:
+    """Portkey's gateway ends so what broke off behind it."""
+    assert reason_of(word) == "error"
+    assert reason_of("no_errors") == "stop"

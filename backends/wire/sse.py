@@ -23,7 +23,7 @@ _ERROR: Final = b"error:"
 
 _FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
 
-_ALONE: Final = re.compile(
+_FIRST: Final = re.compile(
     rb"((?:event:(?!\s*error\s)[^\r\n]*\r?\n)?data: ?)(\{[^\r\n]*)(\n\n|\r\n\r\n)"
 )
 """One event whose data is an object on one line, maybe with a name before it."""
@@ -35,14 +35,16 @@ class EventTooLong(ValueError):
     """One event passed ``MAX_EVENT_BYTES``."""
 
 
-def _alike(found: bytes, gap: bytes) -> list[bytes]:
-    """Return events with only ``gap`` between them; none if there are other line ends."""
+def _alike(found: bytes, gap: bytes, lines: int) -> list[bytes]:
+    """Return events with only ``gap`` between them, of so many lines; none if there is more."""
     events = found.split(gap)
-    gaps = len(events) - 1
-    if any(found.count(end) != gaps * gap.count(end) for end in (b"\n", b"\r")):
+    ends = (len(events) - 1) * gap.count(b"\n")
+    mixed = b"\r" in found and b"\r" not in gap
+    if mixed or lines != ends + 1 or found.endswith((b"\n", b"\r")):
         return []
-    # After a bare colon each event may begin with a space, which is not of the data.
-    return events if gap.endswith(b" ") else []
+    # After a bare colon an event may begin with a space, which is not of the data.
+    spaced = not gap.endswith(b" ") and gap + b" " in gap + found
+    return [] if spaced else events
 
 
 class SSEDecoder:
@@ -93,11 +95,11 @@ class SSEDecoder:
                 lines = found.splitlines()
                 if len(lines) == 1 and found[0] == _BRACE:
                     return lines
-                if lines and (events := _alike(found, tail + lead)):
+                if lines and (events := _alike(found, tail + lead, len(lines))):
                     return events
-            elif (alone := _ALONE.fullmatch(chunk)) is not None:
-                self._form = alone[1], alone[3], len(alone[1]) + len(alone[3])
-                return (alone[2],)
+            elif (first := _FIRST.match(chunk)) is not None and chunk.endswith(first[3]):
+                self._form = first[1], first[3], len(first[1]) + len(first[3])
+                return self.feed(chunk)
         return self._cut(chunk) if chunk else ()
 
     def _cut(self, chunk: bytes) -> Iterator[bytes]:

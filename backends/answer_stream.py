@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from backends.auth import Auth
+from backends.auth import NO_SECRETS, Auth
 from backends.errors import BackendError
 from backends.transport import Answer, Post, Transport
 from backends.types import StreamEvent
@@ -95,6 +95,6 @@ class AnswerStream:
 
     def _hide_credential(self, error: BackendError) -> None:
         """Take the credential that was sent out of all that came back, of whatever shape."""
-        ours = self._call.headers.keys()
-        sent = [value for name, value in self._credential.items() if name not in ours]
+        known = self._call.headers.keys() | NO_SECRETS
+        sent = [value for name, value in self._credential.items() if name not in known]
         error.redact(sent)

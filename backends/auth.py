@@ -8,6 +8,9 @@ from typing import Final, Protocol
 
 from backends.errors import BackendError, EndpointRejected, RateLimited
 
+NO_SECRETS: Final = frozenset({"x-goog-user-project"})
+"""Headers that go with a credential, and may be told of."""
+
 Secret = Callable[[], str | None]
 """Gives a secret as it is now, so that none is in a repr and all can rotate; None for none."""
 

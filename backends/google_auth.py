@@ -23,6 +23,7 @@ def service_account(path: str) -> Fetch:
         ValueError: the file cannot be read, is of another kind, or the extra is not installed.
     """
     try:
+        from google.auth.transport import requests as _  # noqa: F401 - what fetches them
         from google.oauth2.service_account import Credentials
     except ImportError as error:
         raise ValueError("'credentials_file': needs google-auth; install tollway[gcp]") from error
@@ -51,6 +52,7 @@ def application_default() -> Fetch:
     """
     try:
         from google.auth import default
+        from google.auth.transport import requests as _  # noqa: F401 - what fetches them
     except ImportError as error:
         raise ValueError(
             "no key and no 'credentials_file': to use Google's default credentials install "
@@ -65,7 +67,7 @@ def application_default() -> Fetch:
 
 def _tokens(credentials: Callable[[], Any], failure: str) -> Fetch:
     """Return how tokens of some credentials are had; ``failure`` is told where there are none."""
-    from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.auth.exceptions import TransportError
     from google.auth.transport.requests import Request
 
     def fetch() -> Token:
@@ -74,8 +76,8 @@ def _tokens(credentials: Callable[[], Any], failure: str) -> Fetch:
             account.refresh(Request())
         except TransportError as error:
             raise ConnectionFailed("no connection to Google's token server") from error
-        except (GoogleAuthError, OSError, ValueError) as error:
-            # Its words may quote the file: they stay in the cause.
+        except Exception as error:
+            # A strange file may raise anything. The words may quote it: they stay in the cause.
             raise EndpointRejected(failure) from error
         if not account.token or account.expiry is None:
             raise EndpointRejected("Google's token server gave no token that expires")

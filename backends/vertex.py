@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any, Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -147,14 +147,16 @@ def _host(location: str) -> str:
 
 
 def _auth(config: BackendConfig, credentials_file: str) -> Auth:
-    """Return what authenticates requests; a private server on plain http may be asked without.
+    """Return what authenticates requests; without a key only Google is shown its own credentials.
 
     Raises:
         ValueError: the credentials file is none, or the extra ``gcp`` is not installed.
     """
     if credentials_file:
         return TokenAuth(service_account(credentials_file))
-    if config.api_keys or config.base_url.startswith("http://"):
+    url = urlsplit(config.base_url)
+    of_google = url.scheme == "https" and (url.hostname or "").endswith(".googleapis.com")
+    if config.api_keys or (config.base_url and not of_google):
         return KeyAuth(config.api_keys)
     return TokenAuth(application_default())
 

@@ -225,9 +225,9 @@ class EndpointSettings(Frozen):
             raise ValueError("'options': write the backend's own keys beside the others")
         owners = backends.option_owners()
         if "access_token_env" in data and "access_token_env" not in owners:
-            if data.get("api_key_env"):
+            if data["access_token_env"] and data.get("api_key_env"):
                 raise ValueError("'access_token_env': another word for 'api_key_env'; give one")
-            data = {**data, "api_key_env": data["access_token_env"]}
+            data = {**data, "api_key_env": data["access_token_env"] or data.get("api_key_env")}
             del data["access_token_env"]
         options = {name: value for name, value in data.items() if name in owners}
         rest = {name: value for name, value in data.items() if name not in owners}

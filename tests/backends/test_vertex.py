@@ -13,6 +13,7 @@ from backends import check as check_config
 from backends import load, vertex
 from backends.base import Backend, BackendConfig
 from backends.errors import EndpointRejected
+from backends.token_auth import TokenAuth
 from tests.contracts.backend_contract import everything, into, replace_request, texts
 from tests.contracts.gemini_contract import GeminiWireContract, answer
 from tests.upstream import Exchange, Script, Upstream, data, replies, serving, streams
@@ -228,6 +229,41 @@ async def test_without_a_key_google_s_default_credentials_are_used(
         await backend._auth.ready()
     sent = {"Authorization": "Bearer granted", "x-goog-user-project": "p-2"}
     assert backend._auth.headers("", b"") == sent
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "shown"),
+    [
+        ("", True),
+        ("https://europe-west4-acme.p.googleapis.com/v1", True),
+        ("https://proxy.example/v1", False),
+        ("https://googleapis.com.example/v1", False),
+        ("HTTP://aiplatform.googleapis.com/v1", False),
+    ],
+)
+async def test_only_google_is_shown_the_machines_own_credentials(
+    base_url: str, shown: bool
+) -> None:
+    """A proxy of one's own has a key, or none."""
+    pytest.importorskip("google.auth")
+    backend = vertex.build(replace(config(base_url), api_keys=()))
+    assert isinstance(backend._auth, TokenAuth) == shown
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"type": "external_account"}', "no"])
+async def test_a_strange_file_of_default_credentials_rejects_the_endpoint(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever google-auth makes of it: the next endpoint is asked."""
+    pytest.importorskip("google.auth")
+    path = tmp_path / "strange.json"
+    path.write_text(content)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    backend = vertex.build(replace(config(), api_keys=()))
+    with pytest.raises(EndpointRejected, match="no Google credentials"):
+        await backend._auth.ready()
     await backend.aclose()
 
 

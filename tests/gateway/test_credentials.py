@@ -114,6 +114,8 @@ def test_an_access_token_is_a_key_where_no_kind_has_its_own(
     monkeypatch.setattr("backends.option_owners", lambda: {"script": ("fake",)})
     document = {"backend": "fake", "price": PRICE, "access_token_env": "A_TOKEN"}
     assert EndpointSettings.model_validate(document).api_key_env == "A_TOKEN"
+    either = {**document, "api_key_env": "ANOTHER", "access_token_env": None}
+    assert EndpointSettings.model_validate(either).api_key_env == "ANOTHER"
     with pytest.raises(ValueError, match=r"'access_token_env'.*give one"):
         EndpointSettings.model_validate({**document, "api_key_env": "ANOTHER"})
 

@@ -220,9 +220,10 @@ def _whole(report: Usage | HalfUsage, own: Usage) -> tuple[Usage, tuple[str, ...
         whole = Usage(
             own.prompt_tokens if prompt is None else prompt,
             own.completion_tokens if completion is None else completion,
-            report.cached_tokens,
-            report.cache_write_tokens,
-            report.reasoning_tokens,
+            # Parts of what the report does not count would make our own count dearer.
+            None if prompt is None else report.cached_tokens,
+            None if prompt is None else report.cache_write_tokens,
+            None if completion is None else report.reasoning_tokens,
         )
         usage, flags = _whole(whole, own)
         return usage, ("usage_half", "own_count", *flags)

@@ -130,6 +130,8 @@ def test_parts_that_are_more_than_the_whole_are_the_whole(report: Usage, taken: 
         (HalfUsage(None, 70), Usage(100, 70)),
         (HalfUsage(90, None, cached_tokens=80), Usage(90, 50, cached_tokens=80)),
         (HalfUsage(None, 300, reasoning_tokens=290), Usage(100, 300, reasoning_tokens=290)),
+        (HalfUsage(90, None, reasoning_tokens=50), Usage(90, 50)),
+        (HalfUsage(None, 70, cached_tokens=9, cache_write_tokens=9), Usage(100, 70)),
     ],
 )
 def test_half_a_report_is_taken_and_the_rest_counted(report: HalfUsage, counted: Usage) -> None:

@@ -49,7 +49,7 @@ _CONTEXT_WORDS = re.compile(
     r"context (length|window|size|limit)|(prompt|input|messages) (is |are )?too long"
     r"|too many tokens|(maximum|max) prompt length|longer than the maximum model length"
     r"|(prompt|input) exceeds (the )?max(imum)? length|exceed(s|ed) model token limit"
-    r"|range of input length should be"
+    r"|range of input length should be \[\d"
     r"|input (token count|length).{0,40}(exceed|only supports)"
     r"|`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",
     re.IGNORECASE,

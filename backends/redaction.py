@@ -58,8 +58,9 @@ _KEPT: Final = re.compile(
     https?:// [^\s?#"'<>]+                               # what follows the path may hold a key
   | arn:aws[\w-]* : [\w:./-]+
   | request[ _-]?id ["']? [\s:=]* ["'(]* [\w-]+
-  | (?<![\w-]) (?: call | toolu | tooluse | srvtoolu | mcptoolu | container | chatcmpl | cmpl
+  | (?<![\w-]) (?: call | toolu | tooluse | srvtoolu | mcptoolu | chatcmpl | cmpl
       | msg | resp | rs | fc | req | gen | org | proj | file ) [-_] [\w-]+
+  | (?<![\w-]) container_ \w+
   | ({_R}{{{_MIN_RUN_CHARS},}})
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -72,7 +73,7 @@ soon, or the repeat has a left guard.
 """
 
 _UUID: Final = re.compile(r"[0-9a-fX]{8}(?:-[0-9a-fX]{4}){3}-[0-9a-fX]{12}", re.IGNORECASE)
-_CONSTANT: Final = re.compile(r"[A-Z]{1,16}(?:_[A-Z]{1,16})+")
+_CONSTANT: Final = re.compile(r"[A-Z]{2,16}(?:_[A-Z]{2,16})+")
 """``PROHIBITED_CONTENT``: how vendors name kinds."""
 
 _BETWEEN: Final = re.compile(r"[-_./=]")

@@ -17,8 +17,8 @@ _WORDS: Final = (
     "message", "Message", "faultstring", "detail", "msg", "error_message", "error_msg",
     "status_msg", "error_description", "description", "error", "title", "fault",
 )  # fmt: skip
-_BESIDE: Final = ("message", "error_description", "description", "detail")
-"""What says more than an ``error`` that is one word."""
+_BESIDE: Final = ("error_description", "description", "detail")
+"""What says more than an ``error`` that is one word; ``message`` says more than a sentence, too."""
 
 WITHIN: Final = ("error", "errors", "base_resp")
 """Where in a document its error may stand; the last is MiniMax's."""
@@ -43,8 +43,10 @@ def read_error(body: bytes) -> Told:
         )  # no page is for a program
     error = next((document[name] for name in WITHIN if document.get(name)), document)
     if isinstance(error, str):  # the kind's name, where there are other words
-        said = (document.get(name) for name in _BESIDE)
-        error = next((words for words in said if words and isinstance(words, str)), error)
+        beside = ("message", *(() if " " in error.strip() else _BESIDE))
+        said = (document.get(name) for name in beside)
+        if words := next((words for words in said if words and isinstance(words, str)), ""):
+            error = {"message": words, "code": error if "_" in error else None}
     told = error_words(error)
     if told.code is None and document.get("code") is not None:
         told = told._replace(code=str(document["code"]))

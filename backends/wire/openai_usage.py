@@ -54,7 +54,8 @@ def read_usage(document: Any) -> Usage | HalfUsage | None:
 
 
 def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    return next((found for name in names if isinstance(found := usage.get(name), dict)), {})
+    given = (usage.get(name) for name in names)
+    return next((found for found in given if found and isinstance(found, dict)), {})
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int | None:

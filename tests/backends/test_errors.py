@@ -133,7 +133,14 @@ def test_a_field_or_a_kind_of_its_own_says_that_the_request_is_at_fault(
 
 
 @pytest.mark.parametrize(
-    "words", ["tool name is too long", "name exceeds max length", "bad context", "length"]
+    "words",
+    [
+        "tool name is too long",
+        "name exceeds max length",
+        "Tool name 'range of input length should be' is invalid",
+        "bad context",
+        "length",
+    ],
 )
 def test_other_words_are_no_context_error(words: str) -> None:
     """A guess would send a wrong request to every endpoint."""

@@ -53,6 +53,8 @@ def refused(status: int, document: Any, **headers: str) -> BackendError:
         ({"fault": {"faultstring": "no", "detail": {"errorcode": "x"}}}, "no"),
         ({"title": "Bad Request", "detail": "no"}, "no"),
         ({"error": "invalid_client", "error_description": "no"}, "no"),
+        ({"error": "no, as a sentence", "detail": "see elsewhere"}, "no, as a sentence"),
+        ({"error": "Bad Request", "message": "no"}, "no"),
         ({"error": {"message": "P", "metadata": {"raw": {"error": {"message": "no"}}}}}, "P: no"),
         ({"message": '{"inner_error": {"what": "no"}}'}, '{"inner_error": {"what": "no"}}'),
         ({"success": False, "errors": [{"code": 7, "message": "no"}]}, "no"),
@@ -111,6 +113,8 @@ def test_the_vendors_words_are_found(document: Any, message: str) -> None:
         (400, {"message": "too many tokens: size limit exceeded"}, ContextLengthExceeded),
         (400, {"error": {"message": "m", "code": "data_inspection_failed"}}, ContentFiltered),
         (400, {"code": "DataInspectionFailed", "message": "m"}, ContentFiltered),
+        (400, {"error": "rate_limit_exceeded", "error_description": "slow"}, RateLimited),
+        (400, {"error": "prompt is too long: 9 > 8", "detail": "docs"}, ContextLengthExceeded),
         (
             400,
             {"error": {"message": "m", "type": "exceed_context_size_error"}},

@@ -573,6 +573,10 @@ def test_counts_after_the_end_are_no_running_counts() -> None:
         (usage(9, 2, prompt_token_details={"cached_tokens": 7}), Usage(9, 2, cached_tokens=7)),
         (usage(9, 2, prompt_token_details={}, num_cached_tokens=7), Usage(9, 2, cached_tokens=7)),
         (
+            usage(9, 2, prompt_tokens_details={}, input_tokens_details={"cached_tokens": 7}),
+            Usage(9, 2, cached_tokens=7),
+        ),
+        (
             usage(9, 2, prompt_tokens_details={"cache_creation_input_tokens": 7}),
             Usage(9, 2, cache_write_tokens=7),
         ),

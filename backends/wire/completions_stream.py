@@ -12,6 +12,7 @@ import msgspec
 
 from backends.types import StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder
+from backends.wire.error_words import says
 from backends.wire.failure import stream_error
 from backends.wire.legacy_logprobs import from_legacy
 from backends.wire.lenient import read
@@ -47,7 +48,7 @@ class CompletionsDecoder(AnswerDecoder):
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         chunk = _decode(payload)
-        if chunk.error:
+        if says(chunk.error):
             for choice in chunk.choices or ():
                 self._said(choice, events)
             raise stream_error(msgspec.json.decode(payload))
@@ -76,7 +77,7 @@ class CompletionsDecoder(AnswerDecoder):
         ended = False
         for choice in chunk.choices or ():
             self._said(choice, events)
-            if choice.error:
+            if says(choice.error):
                 raise stream_error({"error": choice.error})
             if choice.finish_reason:
                 ended = True

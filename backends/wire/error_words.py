@@ -24,6 +24,11 @@ WITHIN: Final = ("error", "errors", "base_resp")
 """Where in a document its error may stand; the last is MiniMax's."""
 
 
+def says(error: object) -> bool:
+    """Whether a field for an error holds one: some servers fill it with nulls otherwise."""
+    return any(error.values()) if isinstance(error, Mapping) else bool(error)
+
+
 class Told(NamedTuple):
     """What an error says; empty or None where it does not."""
 

@@ -67,8 +67,10 @@ class Citations:
         text = "".join(self._texts).encode("utf-8", "replace")
         annotations = []
         for cited in found:
-            if cited not in self._known:
-                self._known.add(cited)
+            # What is told without a place is told once.
+            known = cited if cited.source.url else cited._replace(start=None, end=None)
+            if known not in self._known:
+                self._known.add(known)
                 annotations.append(_annotation(cited, text, len(self._known) - 1))
         return annotations
 

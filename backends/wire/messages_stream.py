@@ -177,7 +177,8 @@ class MessagesDecoder(AnswerDecoder):
         """A message begins. After a program's calls it says that they were answered."""
         self.begin(events, message.get("id"), message.get("model"))
         self._ends.clear()
-        self._blocks.clear()
+        for index in tuple(self._blocks):
+            self._close(index, events)
         self._counts.clear()
         self.closed = False
         if self._held:
@@ -199,6 +200,7 @@ class MessagesDecoder(AnswerDecoder):
 
     def _open(self, index: int, document: dict[str, Any], events: list[StreamEvent]) -> None:
         self.begin(events)
+        self._close(index, events)  # where the end of one before it there is missing
         kind = document.get("type")
         kind = kind if isinstance(kind, str) else ""
         caller = document.get("caller")
@@ -238,7 +240,8 @@ class MessagesDecoder(AnswerDecoder):
             self._thought(block, delta, events)
         elif delta.type == "input_json_delta":
             if block.kind == "tool_use":
-                block.document["input"] = None  # what comes in pieces comes again
+                if delta.partial_json.strip():
+                    block.document["input"] = None  # what comes in pieces comes again
                 self.call(events, 0, block.place, arguments=delta.partial_json)
             else:
                 block.fragments.append(delta.partial_json)

@@ -16,6 +16,7 @@ from backends.types import ReasoningDelta, StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.failure import stream_error
 from backends.wire.ndjson import NDJSONDecoder
+from backends.wire.sse import MAX_EVENT_BYTES, EventTooLong
 from backends.wire.values import count, json_text, report_of, word
 from backends.wire.vectors import VectorsDecoder
 
@@ -69,6 +70,8 @@ class OllamaDecoder(AnswerDecoder):
         self._lines: list[bytes] = []
         """Of a document that some proxy spread over lines."""
 
+        self._lines_bytes = 0
+
     def framing(self, first: bytes) -> NDJSONDecoder:
         """A whole answer is a stream of one line."""
         del first
@@ -78,9 +81,13 @@ class OllamaDecoder(AnswerDecoder):
         """See ``AnswerDecoder``; lines from a lone brace to that which closes it are one."""
         if self._lines or payload.rstrip() == b"{":
             self._lines.append(payload)
+            self._lines_bytes += len(payload)
+            if self._lines_bytes > MAX_EVENT_BYTES:
+                raise EventTooLong(f"a document is longer than {MAX_EVENT_BYTES} bytes")
             if payload.rstrip() != b"}":
                 return
-            payload, self._lines = b"".join(self._lines), []
+            payload = b"".join(self._lines)
+            self._forget()
             try:
                 self.payload(payload, events)
             except (msgspec.DecodeError, UnicodeDecodeError) as unread:
@@ -89,9 +96,20 @@ class OllamaDecoder(AnswerDecoder):
                 return
         super()._drop(payload, error, events)
 
+    def complete(self, events: list[StreamEvent]) -> None:
+        """See ``AnswerDecoder``; a document that never closed is none."""
+        self._dropped += len(self._lines)
+        super().complete(events)
+
+    def _forget(self) -> None:
+        self._lines, self._lines_bytes = [], 0
+
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         line = _decode(payload)
+        if self._lines:  # a line that stands for itself: those before it were no document
+            self._dropped += len(self._lines)
+            self._forget()
         if line.error:
             raise stream_error(msgspec.json.decode(payload))
         if not self._started:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
-from backends.wire.calls import is_whole
 from backends.wire.openai_chunk import (
     CallPiece,
     ChatDelta,
@@ -22,6 +22,9 @@ _NO_IDS: Final = frozenset({"null", "None"})
 _NO_MARKS: Final = _NO_IDS | {"0"}
 """Ids that do not tell calls apart: the last is that of all calls of a TGI server."""
 
+_MARKS: Final = re.compile(r'\\.|[\\"{}[\]]', re.DOTALL)
+"""What tells the structure of JSON; a character that is escaped tells none."""
+
 
 class Placed(NamedTuple):
     """A piece of a call whose position is known."""
@@ -33,23 +36,67 @@ class Placed(NamedTuple):
     custom: bool
 
 
+class _Arguments:
+    """How far the arguments of a call have come: read once, however many the pieces."""
+
+    __slots__ = ("_depth", "_escaped", "_quoted", "begun")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._depth = 0
+        self._quoted = False
+        self._escaped = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether they stand as they are: what was opened is closed."""
+        return self.begun and not self._depth and not self._quoted
+
+    @property
+    def half(self) -> bool:
+        """Whether they have begun but do not."""
+        return self.begun and not self.whole
+
+    def add(self, piece: str) -> None:
+        self.begun = self.begun or bool(piece.strip())
+        for mark in _MARKS.findall(f"\\{piece}" if self._escaped else piece):
+            self._escaped = mark == "\\"
+            if mark == '"':
+                self._quoted = not self._quoted
+            elif not self._quoted and mark in "{[":
+                self._depth += 1
+            elif not self._quoted and mark in "}]":
+                self._depth -= 1
+
+
+class _Call:
+    """A call that was begun."""
+
+    __slots__ = ("arguments", "mark", "name", "position")
+
+    def __init__(self, position: int, mark: str, name: str) -> None:
+        self.position = position
+        self.mark = mark
+        self.name = name
+        self.arguments = _Arguments()
+
+
 class CallPlaces:
     """Finds the places of pieces: calls of a choice count in the order in which they begin."""
 
     def __init__(self) -> None:
         """Start before the first piece."""
-        self._places: dict[tuple[int, int | str], tuple[int, str]] = {}
-        self._begun: dict[int, int] = {}
-        self._told: dict[tuple[int, int], tuple[str, list[str]]] = {}
-        """Of each call its name and the pieces of its arguments."""
+        self._calls: dict[tuple[int, int | str], _Call] = {}
+        """By choice and position, or id, or the empty text for the last."""
 
-    def place(self, index: int, call: CallPiece) -> Placed | None:
+        self._begun: dict[int, int] = {}
+
+    def place(self, index: int, call: CallPiece, *, beside: bool = False) -> Placed | None:
         """Return a piece of a call of choice ``index`` at its place; None if it says nothing.
 
-        A piece without position belongs to the last call, unless it begins one: it has a name, and
-        another id or nothing left to say of the last. A position that is used again with another id
-        and a name is another call; where there are no ids, with another name, or when the arguments
-        so far are whole.
+        A piece belongs to the call at its position; without one to that of its id, or to the last,
+        unless it begins another: see ``_begins``. One that nothing marks, ``beside`` another in
+        the same chunk, is of another call.
         """
         function, is_custom = _function(call)
         id, name = word(call.id) or "", function.name or ""  # noqa: A001
@@ -57,29 +104,38 @@ class CallPlaces:
         if not (id or name or arguments):
             return None
         mark = "" if id in _NO_MARKS else id
-        key = (index, "last" if call.index is None else call.index)
-        place = self._places.get(key)
-        known, told = self._told.get((index, place[0]), ("", [])) if place else ("", [])
-        if place is None:
-            begins = True
-        elif not place[1] and (
-            (name and known and name != known)
-            or (arguments.lstrip().startswith("{") and is_whole(told))
-        ):
-            begins, name = True, name or known
-        elif mark and place[1]:
-            begins = bool(name) and (mark != place[1] or (call.index is None and is_whole(told)))
-        else:
-            begins = bool(name) and call.index is None and not (name == known and _is_half(told))
-        if begins:
+        known = self._calls.get((index, mark or "" if call.index is None else call.index))
+        if known is None and call.index is None:
+            known = self._calls.get((index, ""))
+        beside = beside and bool(name) and not mark and call.index is None
+        if known is None or beside or _begins(known, call.index, mark, name, arguments):
             number = self._begun.get(index, 0)
             self._begun[index] = number + 1
-            place, told = (number, mark), []
-            self._told[index, number] = (name, told)
-        assert place is not None
-        self._places[key] = self._places[index, "last"] = (place[0], place[1] or mark)
-        told.append(arguments)
-        return Placed(place[0], "" if id in _NO_IDS else id, name, arguments, is_custom)
+            name = name or (known.name if known is not None else "")
+            known = _Call(number, mark, name)
+        known.mark = known.mark or mark
+        keys = ("", known.mark, "" if call.index is None else call.index)
+        self._calls.update({(index, key): known for key in keys})
+        known.arguments.add(arguments)
+        return Placed(known.position, "" if id in _NO_IDS else id, name, arguments, is_custom)
+
+
+def _begins(known: _Call, position: int | None, mark: str, name: str, arguments: str) -> bool:
+    """Say whether a piece that would belong to a call begins another one.
+
+    Servers repeat id and name with every piece, or send neither; give each piece an id of its own,
+    or all calls the same id or position. Arguments that are whole tell.
+    """
+    so_far, same = known.arguments, name == known.name
+    if mark and known.mark and mark != known.mark:
+        return bool(name) and not (same and so_far.half)
+    if mark and known.mark:
+        return position is None and bool(name and arguments.strip()) and so_far.whole
+    if not known.mark and so_far.whole and arguments.lstrip().startswith("{"):
+        return True
+    if position is not None:
+        return not known.mark and bool(name and known.name) and not same
+    return bool(name) and (not same or so_far.whole)
 
 
 def calls_of(delta: ChatDelta) -> list[CallPiece]:
@@ -99,11 +155,6 @@ def number_calls(message: ChatDelta) -> None:
     message.tool_calls = calls_of(message)
     for position, call in enumerate(message.tool_calls):
         call.index = position
-
-
-def _is_half(told: list[str]) -> bool:
-    """Whether arguments have begun but do not stand as they are."""
-    return any(map(str.strip, told)) and not is_whole(told)
 
 
 def _function(call: CallPiece) -> tuple[Function, bool]:

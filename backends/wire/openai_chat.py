@@ -26,6 +26,7 @@ from backends.types import (
 )
 from backends.wire.decoder import AnswerDecoder
 from backends.wire.details import text_of
+from backends.wire.error_words import says
 from backends.wire.failure import stream_error
 from backends.wire.lenient import read, words
 from backends.wire.openai_calls import CallPlaces, calls_of, number_calls
@@ -185,12 +186,14 @@ class StreamDecoder(AnswerDecoder):
         Raises:
             BackendError: there is one.
         """
-        error = chunk.error or deep(chunk.x_groq, "error")
+        error = chunk.error if says(chunk.error) else deep(chunk.x_groq, "error")
         if not error:
             return
         for choice in chunk.choices or ():
             self._said(choice, events)
-        raise stream_error(msgspec.json.decode(payload) if chunk.error else {"error": error})
+        raise stream_error(
+            msgspec.json.decode(payload) if error is chunk.error else {"error": error}
+        )
 
     def _choices(self, choices: list[ChatChoice], events: list[StreamEvent]) -> bool:
         """Take the choices of a chunk; say whether they did nothing but speak.
@@ -202,7 +205,7 @@ class StreamDecoder(AnswerDecoder):
         ended = False
         for choice in choices:
             self._said(choice, events)
-            if choice.error:
+            if says(choice.error):
                 raise stream_error({"error": choice.error})
             if finish := choice.finish_reason or old_reason(choice.finish_details):
                 ended = True
@@ -243,9 +246,9 @@ class StreamDecoder(AnswerDecoder):
             notes := [note for note in list_of(delta.annotations) if isinstance(note, dict)]
         ):
             events.append(AnnotationDelta(index, notes))  # of the text, which calls may follow
-        for call in calls_of(delta):
-            self._call(events, index, call)
-        if delta.function_call is not None:
+        for number, call in enumerate(calls_of(delta)):
+            self._call(events, index, call, beside=number > 0)
+        if delta.function_call is not None and not delta.tool_calls:  # else it repeats one
             self._call(events, index, CallPiece(function=delta.function_call))
 
     def _other_thoughts(self, choices: Any, events: list[StreamEvent]) -> None:
@@ -298,9 +301,11 @@ class StreamDecoder(AnswerDecoder):
         for thought, text in pieces:
             self.say(events, ReasoningDelta(index, text) if thought else TextDelta(index, text))
 
-    def _call(self, events: list[StreamEvent], index: int, call: CallPiece) -> None:
+    def _call(
+        self, events: list[StreamEvent], index: int, call: CallPiece, *, beside: bool = False
+    ) -> None:
         """Add a piece of a call."""
-        if (piece := self._places.place(index, call)) is None:
+        if (piece := self._places.place(index, call, beside=beside)) is None:
             return
         if piece.custom:
             self.calls.custom((index, piece.position))

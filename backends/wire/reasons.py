@@ -9,7 +9,8 @@ from backends.types import FinishReason
 
 _WORDS: Final[Mapping[FinishReason, str]] = {
     "stop": (
-        "stop end_turn eos eos_token stop_sequence completed complete finish pause_turn compaction"
+        "stop end_turn eos eos_token stop_sequence completed complete finish pause_turn compaction "
+        "no_error"
     ),
     "length": (
         "length max_tokens model_length maximum_tokens max_output_tokens max_output "

@@ -221,8 +221,8 @@ class ResponsesDecoder(AnswerDecoder):
             before = self._before.get((key[0], "text", key[2]))
             before = self._length() if before is None else before
             for name in ("start_index", "end_index"):
-                if count(fields.get(name)) is not None:
-                    fields[name] += before  # told by the part's text; ours, by the answer's
+                if (place := count(fields.get(name))) is not None:
+                    fields[name] = place + before  # told by the part's text; ours, by the answer's
             annotation = {"type": "url_citation", "url_citation": fields}
         events.append(AnnotationDelta(0, [annotation]))
 
@@ -355,7 +355,7 @@ _DETAILS: Final[Mapping[str, tuple[str, str]]] = {
 def _kind(item: Mapping[str, Any]) -> str:
     """Return an item's type; a call that the vendor made itself is none of its client's."""
     kind = str(item.get("type"))
-    own = kind == "custom_tool_call" and item.get("name") in _XAI_TOOLS
+    own = kind == "custom_tool_call" and word(item.get("name")) in _XAI_TOOLS
     return "server_tool_call" if own else kind
 
 

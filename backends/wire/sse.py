@@ -129,14 +129,15 @@ class SSEDecoder:
                     self._name = line
                 else:
                     self._line(line)
-            elif data:
-                yield data[0] if len(data) == 1 else b"\n".join(data)
-                data.clear()
-                self._size = 0
+            else:
+                if data:
+                    yield data[0] if len(data) == 1 else b"\n".join(data)
+                    data.clear()
+                    self._size = 0
                 self._name = b""
         if bounded:
             self._bound(self._rest)
-        between = not (self._rest or data or self._after_cr or self._first)
+        between = not (self._rest or data or self._name or self._after_cr or self._first)
         self._alone_bytes = MAX_EVENT_BYTES if between else -1
 
     def end(self) -> Iterator[bytes]:

@@ -611,6 +611,10 @@ def test_a_document_without_an_address_is_cited_by_its_name_and_words() -> None:
     [[shown]] = [e.annotations for e in events if isinstance(e, AnnotationDelta)]
     assert shown["citation"] | {"title": "f.txt", "cited_text": "its words"} == shown["citation"]
     assert shown["citation"]["source"] == "stores/s/documents/d"
+    supports = [{"segment": {"endIndex": n}, "groundingChunkIndices": [0]} for n in (1, 2)]
+    placed = {**grounding, "groundingSupports": supports}
+    events = events_of(chunk(part("ab", finish="STOP", groundingMetadata=placed)))
+    assert [len(e.annotations) for e in events if isinstance(e, AnnotationDelta)] == [1]
 
 
 def test_log_probabilities_come_in_openais_shape() -> None:

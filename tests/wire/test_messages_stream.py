@@ -183,6 +183,17 @@ def test_input_that_comes_again_in_pieces_counts_once() -> None:
     assert "".join(e.arguments for e in events if isinstance(e, ToolCallDelta)) == '{"a":1}'
 
 
+def test_an_input_is_not_lost_where_nothing_follows_it_or_its_end_is_missing() -> None:
+    """An empty piece says nothing, and another block at its place ends it."""
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}
+    empty = {"type": "input_json_delta", "partial_json": ""}
+    first, piece, _ = block(0, call, empty)
+    for blocks in ([first, piece, _], [first, *text(0, "hi")]):
+        events = decoded(start(), *blocks, *end("tool_use"))
+        said = "".join(e.arguments for e in events if isinstance(e, ToolCallDelta))
+        assert said == '{"a":1}'
+
+
 def test_a_native_stop_with_calls_is_a_tool_call() -> None:
     """Whatever the upstream calls it."""
     events = decoded(start(), *tool_use(0, "f", "{}"), *end("end_turn"))

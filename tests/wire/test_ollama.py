@@ -95,6 +95,13 @@ def test_a_document_over_several_lines_is_mended_or_refused_as_any_other() -> No
     last = events[-1]
     assert isinstance(last, Finish)
     assert last.dropped_events == 1
+    for unended in (b"{\n", b'{\n"message": {"content": "lost"},\n'):
+        events, _ = feed(OllamaDecoder(), unended + lines(done()))
+        last = events[-1]
+        assert isinstance(last, Finish)
+        assert last.dropped_events == unended.count(b"\n")
+    _, failure = feed(OllamaDecoder(), b"{\n" + b'"a": 1,\n' * 200_000)
+    assert isinstance(failure, ProtocolError)
 
 
 def test_arguments_are_objects_and_calls_may_come_on_lines_of_their_own() -> None:

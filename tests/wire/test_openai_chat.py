@@ -369,9 +369,18 @@ def piece(
         [[piece(0, "a", "f", "")], [piece(0, "a", "f", "{}")], [piece(1, "b", "g", None)],
          [piece(1, None, None, "[]")]],
         [[piece(1, "a", "f", "{}")], [piece(3, "b", "g", "[]")]],
+        [[piece(None, "a", "f", "{")], [piece(None, "a", "f", "}")], [piece(None, "a", "f", "")],
+         [piece(None, "b", "g", "[]")]],
+        [[piece(None, "a", "f", "{")], [piece(None, "b", "g", "[")], [piece(None, "a", None, "}")],
+         [piece(None, "b", None, "]")]],
+        [[piece(0, "a", "f", "{")], [piece(0, "a2", "f", "}")], [piece(1, "b", "g", "[")],
+         [piece(1, "b2", "g", "]")]],
+        [[piece(None, "a", "f", "")], [piece(None, None, "f", "{}")],
+         [piece(None, "b", "g", "[]")]],
     ],
     ids=["fragments", "no index", "no index, in turn", "same index", "same index, in turn",
-         "id repeated", "id and name repeated", "index with gaps"],
+         "id repeated", "id and name repeated", "index with gaps", "ended by blanks",
+         "ids in turn, no index", "an id each piece", "name repeated without id"],
 )  # fmt: skip
 def test_pieces_of_calls_find_their_call(pieces: list[list[dict[str, Any]]]) -> None:
     """By position where there is one; another id with a name is another call."""

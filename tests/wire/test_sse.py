@@ -116,6 +116,9 @@ _FORMS = [
     b'event: error\ndata: {"a": 17}\n\n',
     b"event: error\ndata: words\n\n",
     b"event:error\r\ndata: words\r\n\r\n",
+    b"event: error\n",
+    b"event: error\n\n",
+    b"data: words\n\n",
 ]
 _form = st.sampled_from(_FORMS)
 _alike = st.tuples(_form, st.integers(1, 3)).map(lambda run: run[0] * run[1])

@@ -48,7 +48,7 @@ class CompletionsDecoder(AnswerDecoder):
     def payload(self, payload: bytes, events: list[StreamEvent]) -> None:
         """See ``AnswerDecoder``."""
         chunk = _decode(payload)
-        if says(chunk.error):
+        if chunk.error and says(chunk.error):
             for choice in chunk.choices or ():
                 self._said(choice, events)
             raise stream_error(msgspec.json.decode(payload))
@@ -77,7 +77,7 @@ class CompletionsDecoder(AnswerDecoder):
         ended = False
         for choice in chunk.choices or ():
             self._said(choice, events)
-            if says(choice.error):
+            if choice.error and says(choice.error):
                 raise stream_error({"error": choice.error})
             if choice.finish_reason:
                 ended = True

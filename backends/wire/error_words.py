@@ -26,7 +26,7 @@ WITHIN: Final = ("error", "errors", "base_resp")
 
 def says(error: object) -> bool:
     """Whether a field for an error holds one: some servers fill it with nulls otherwise."""
-    return any(error.values()) if isinstance(error, Mapping) else bool(error)
+    return bool(error) and not (isinstance(error, dict) and not any(error.values()))
 
 
 class Told(NamedTuple):

@@ -205,7 +205,7 @@ class StreamDecoder(AnswerDecoder):
         ended = False
         for choice in choices:
             self._said(choice, events)
-            if says(choice.error):
+            if choice.error and says(choice.error):
                 raise stream_error({"error": choice.error})
             if finish := choice.finish_reason or old_reason(choice.finish_details):
                 ended = True

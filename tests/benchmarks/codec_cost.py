@@ -8,7 +8,8 @@ For every upstream wire and every dialect of clients, in one process:
 - **reference**: `msgspec.json` decodes the JSON of the same chunk (without framing) to Python
   objects, and encodes these again; it translates nothing. Where JSON holds JSON in base64, as
   Bedrock's ``invoke`` does, it does that for both texts. Time is per chunk, too.
-- **the chunk**: about as long, and with about as long a text, as recorded ones of that wire.
+- **the chunk**: about as long as recorded ones of that wire; 64 of them, whose texts (and what pads
+  them) have many lengths. All are read once before the clock starts.
 - **ratio**: ours / reference, each the minimum of its rounds. A round is reference, one, burst, of
   512 chunks each, so that neighbours on the machine hit all three alike.
 
@@ -38,10 +39,15 @@ ROUNDS = 40
 FEWEST_ROUNDS = 20
 CHUNKS = 512
 BURST = 16
+VARIED = 64
 HEAD = AnswerHead("gen-1", "acme/chat", "acme", 1_700_000_000)
 REQUEST = ChatRequest(
     models=("acme/chat",), messages=(), params={}, required=frozenset(), prompt_bytes=0
 )
+
+
+WORDS = (" a", " of", " the", " world", " waves", " things", " entangled", " superposition")
+"""What the chunks say: the fourth is that of the sample."""
 
 
 def plain(before: str, after: str = "\n\n") -> Callable[[str], bytes]:
@@ -82,6 +88,14 @@ class Sample(NamedTuple):
     frame: Callable[[str], bytes] = plain("data: ")
     around: Callable[[str], str] | None = None
     """Returns the JSON that holds the chunk's, where there is such a thing."""
+
+    def chunks(self) -> list[str]:
+        """Return the chunks of an answer: the sample with other texts, and other padding."""
+        made = []
+        for number in range(VARIED):
+            chunk = self.chunk.replace(" world", WORDS[number % len(WORDS)])
+            made.append(chunk.replace("hijklmno", "hijklmno"[number // len(WORDS) :]))
+        return made
 
 
 SAMPLES = {
@@ -231,14 +245,17 @@ def measure(rounds: int, wires: Iterable[str] = tuple(SAMPLES)) -> Iterator[Row]
 
 
 def reference(sample: Sample) -> float:
-    """Decode and encode the chunk's JSON with msgspec; return the seconds for all chunks."""
-    texts = [sample.chunk, *([sample.around(sample.chunk)] if sample.around else [])]
+    """Decode and encode the chunks' JSON with msgspec; return the seconds for all chunks."""
+    chunks = sample.chunks()
+    layers = [chunks, *([[sample.around(c) for c in chunks]] if sample.around else [])]
     decode, encode = msgspec.json.Decoder().decode, msgspec.json.encode
     spent = 0.0
-    for payload in (text.encode() for text in texts):
+    for layer in layers:
+        payloads = [text.encode() for text in layer]
         start = time.perf_counter()
-        for _ in range(CHUNKS):
-            encode(decode(payload))
+        for _ in range(CHUNKS // VARIED):
+            for payload in payloads:
+                encode(decode(payload))
         spent += time.perf_counter() - start
     return spent
 
@@ -249,17 +266,20 @@ def ours(decoder: AnswerDecoder, dialect: Dialect, sample: Sample, size: int) ->
     encoder.open()
     for start_event in sample.before:
         decoder.feed(sample.frame(start_event))
-    read = sample.frame(sample.chunk) * size
+    frames = [sample.frame(chunk) for chunk in sample.chunks()]
+    reads = [b"".join(frames[at : at + size]) for at in range(0, VARIED, size)]
     feed, delta = decoder.feed, encoder.delta
-    for _ in range(2):  # the first chunk opens what it is part of
+    for number, read in enumerate(reads):  # the first chunk opens what it is part of
         written = [delta(event) for event in feed(read) if isinstance(event, DELTAS)]
         assert len(written) == size, written
-        assert all(b" world" in data for data in written), written
+        for place, data in enumerate(written):
+            assert WORDS[(number * size + place) % len(WORDS)].encode() in data
     start = time.perf_counter()
-    for _ in range(CHUNKS // size):
-        for event in feed(read):
-            if isinstance(event, DELTAS):  # as gateway/event_stream.py does
-                delta(event)
+    for _ in range(CHUNKS // VARIED):
+        for read in reads:
+            for event in feed(read):
+                if isinstance(event, DELTAS):  # as gateway/event_stream.py does
+                    delta(event)
     spent = time.perf_counter() - start
     assert decoder.failure is None, decoder.failure
     return spent

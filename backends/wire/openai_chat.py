@@ -255,7 +255,9 @@ class StreamDecoder(AnswerDecoder):
         """Add reasoning under names that few vendors have; in a stream no text stands beside it."""
         for choice in list_of(choices):
             delta = choice.get("delta")
-            if isinstance(delta, dict) and (thought := other_thought(delta)):
+            if not isinstance(delta, dict) or delta.get("reasoning_content"):
+                continue  # which says the same
+            if thought := other_thought(delta):
                 self.say(events, ReasoningDelta(count(choice.get("index")) or 0, thought))
 
     def _thoughts(self, index: int, delta: ChatDelta, events: list[StreamEvent]) -> str:

@@ -54,10 +54,14 @@ def read_usage(document: Any) -> Usage | HalfUsage | None:
 
 
 def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    given = (usage.get(name) for name in names)
-    return next((found for found in given if found and isinstance(found, dict)), {})
+    for name in names:
+        if (found := usage.get(name)) and isinstance(found, dict):
+            return found
+    return {}
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int | None:
-    found = (count(usage.get(name)) for name in names)
-    return next((number for number in found if number is not None), None)
+    for name in names:  # no generator: this runs for every answer
+        if name in usage and (number := count(usage[name])) is not None:
+            return number
+    return None

@@ -477,7 +477,12 @@ def test_calls_without_ids_at_one_position_are_told_apart(
 
 @pytest.mark.parametrize(
     "delta",
-    [{"thinking": "hm"}, {"reasoning_text": "hm", "content": None}, {"thinking": {"text": "hm"}}],
+    [
+        {"thinking": "hm"},
+        {"reasoning_text": "hm", "content": None},
+        {"thinking": {"text": "hm"}},
+        {"reasoning_content": "hm", "reasoning_text": "hm"},
+    ],
 )
 def test_reasoning_under_other_names_is_reasoning(delta: dict[str, Any]) -> None:
     """Streamed and whole, and no extra besides."""

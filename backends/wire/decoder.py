@@ -32,7 +32,7 @@ from backends.types import (
     UsageUpdate,
 )
 from backends.wire.calls import ToolCalls, call_id
-from backends.wire.error_words import read_error
+from backends.wire.error_words import read_error, says
 from backends.wire.failure import error_in, stream_error
 from backends.wire.lenient import mend
 from backends.wire.reasons import reason_of
@@ -315,7 +315,7 @@ class AnswerDecoder(ABC):
             document = document[0]
         if not isinstance(document, dict):
             raise ProtocolError(f"the upstream's answer is not of {self.wire} wire")
-        if document.get("error"):
+        if says(document.get("error")):
             raise stream_error(document)
         try:
             self.document(document, events)

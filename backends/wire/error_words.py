@@ -18,7 +18,9 @@ _WORDS: Final = (
     "status_msg", "error_description", "description", "error", "title", "fault",
 )  # fmt: skip
 _BESIDE: Final = ("error_description", "description", "detail")
-"""What says more than an ``error`` that is one word; ``message`` says more than a sentence, too."""
+"""What says more than an ``error`` that is no sentence; ``message`` says more than one, too."""
+
+_SENTENCE_WORDS: Final = 4
 
 WITHIN: Final = ("error", "errors", "base_resp")
 """Where in a document its error may stand; the last is MiniMax's."""
@@ -48,10 +50,11 @@ def read_error(body: bytes) -> Told:
         )  # no page is for a program
     error = next((document[name] for name in WITHIN if document.get(name)), document)
     if isinstance(error, str):  # the kind's name, where there are other words
-        beside = ("message", *(() if " " in error.strip() else _BESIDE))
+        beside = ("message", *(_BESIDE if len(error.split()) < _SENTENCE_WORDS else ()))
         said = (document.get(name) for name in beside)
         if words := next((words for words in said if words and isinstance(words, str)), ""):
-            error = {"message": words, "code": error if "_" in error else None}
+            kind = error if "_" in error and " " not in error else None
+            error = {"message": words, "code": kind if document.get("code") is None else None}
     told = error_words(error)
     if told.code is None and document.get("code") is not None:
         told = told._replace(code=str(document["code"]))

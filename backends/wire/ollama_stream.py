@@ -14,6 +14,7 @@ import msgspec
 from backends.errors import ProtocolError
 from backends.types import ReasoningDelta, StreamEvent, TextDelta
 from backends.wire.decoder import AnswerDecoder
+from backends.wire.error_words import says
 from backends.wire.failure import stream_error
 from backends.wire.ndjson import NDJSONDecoder
 from backends.wire.sse import MAX_EVENT_BYTES, EventTooLong
@@ -110,7 +111,7 @@ class OllamaDecoder(AnswerDecoder):
         if self._lines:  # a line that stands for itself: those before it were no document
             self._dropped += len(self._lines)
             self._forget()
-        if line.error:
+        if line.error and says(line.error):
             raise stream_error(msgspec.json.decode(payload))
         if not self._started:
             self.begin(events, None, line.model)

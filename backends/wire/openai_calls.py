@@ -39,18 +39,19 @@ class Placed(NamedTuple):
 class _Arguments:
     """How far the arguments of a call have come: read once, however many the pieces."""
 
-    __slots__ = ("_depth", "_escaped", "_quoted", "begun")
+    __slots__ = ("_depth", "_escaped", "_opened", "_quoted", "begun")
 
     def __init__(self) -> None:
         self.begun = False
         self._depth = 0
+        self._opened = False
         self._quoted = False
         self._escaped = False
 
     @property
     def whole(self) -> bool:
         """Whether they stand as they are: what was opened is closed."""
-        return self.begun and not self._depth and not self._quoted
+        return self._opened and self._depth <= 0 and not self._quoted
 
     @property
     def half(self) -> bool:
@@ -64,6 +65,7 @@ class _Arguments:
             if mark == '"':
                 self._quoted = not self._quoted
             elif not self._quoted and mark in "{[":
+                self._opened = True
                 self._depth += 1
             elif not self._quoted and mark in "}]":
                 self._depth -= 1
@@ -95,8 +97,12 @@ class CallPlaces:
         """Return a piece of a call of choice ``index`` at its place; None if it says nothing.
 
         A piece belongs to the call at its position; without one to that of its id, or to the last,
-        unless it begins another: see ``_begins``. One that nothing marks, ``beside`` another in
-        the same chunk, is of another call.
+        unless it begins another: see ``_begins``.
+
+        Args:
+            index: the choice.
+            call: the piece.
+            beside: it stands beside another one in the same chunk.
         """
         function, is_custom = _function(call)
         id, name = word(call.id) or "", function.name or ""  # noqa: A001
@@ -107,8 +113,7 @@ class CallPlaces:
         known = self._calls.get((index, mark or "" if call.index is None else call.index))
         if known is None and call.index is None:
             known = self._calls.get((index, ""))
-        beside = beside and bool(name) and not mark and call.index is None
-        if known is None or beside or _begins(known, call.index, mark, name, arguments):
+        if known is None or _begins(known, call.index, mark, name, arguments, beside=beside):
             number = self._begun.get(index, 0)
             self._begun[index] = number + 1
             name = name or (known.name if known is not None else "")
@@ -120,15 +125,19 @@ class CallPlaces:
         return Placed(known.position, "" if id in _NO_IDS else id, name, arguments, is_custom)
 
 
-def _begins(known: _Call, position: int | None, mark: str, name: str, arguments: str) -> bool:
+def _begins(
+    known: _Call, position: int | None, mark: str, name: str, arguments: str, *, beside: bool
+) -> bool:
     """Say whether a piece that would belong to a call begins another one.
 
     Servers repeat id and name with every piece, or send neither; give each piece an id of its own,
     or all calls the same id or position. Arguments that are whole tell.
     """
     so_far, same = known.arguments, name == known.name
+    if beside and name and position is None and (not mark or mark != known.mark):
+        return True
     if mark and known.mark and mark != known.mark:
-        return bool(name) and not (same and so_far.half)
+        return bool(name) and not (position is not None and same and so_far.half)
     if mark and known.mark:
         return position is None and bool(name and arguments.strip()) and so_far.whole
     if not known.mark and so_far.whole and arguments.lstrip().startswith("{"):

@@ -187,7 +187,7 @@ class StreamDecoder(AnswerDecoder):
             BackendError: there is one.
         """
         error = chunk.error if says(chunk.error) else deep(chunk.x_groq, "error")
-        if not error:
+        if not says(error):
             return
         for choice in chunk.choices or ():
             self._said(choice, events)
@@ -246,9 +246,11 @@ class StreamDecoder(AnswerDecoder):
             notes := [note for note in list_of(delta.annotations) if isinstance(note, dict)]
         ):
             events.append(AnnotationDelta(index, notes))  # of the text, which calls may follow
-        for number, call in enumerate(calls_of(delta)):
+        placed = [
             self._call(events, index, call, beside=number > 0)
-        if delta.function_call is not None and not delta.tool_calls:  # else it repeats one
+            for number, call in enumerate(calls_of(delta))
+        ]
+        if delta.function_call is not None and not any(placed):  # else it repeats one
             self._call(events, index, CallPiece(function=delta.function_call))
 
     def _other_thoughts(self, choices: Any, events: list[StreamEvent]) -> None:
@@ -305,13 +307,14 @@ class StreamDecoder(AnswerDecoder):
 
     def _call(
         self, events: list[StreamEvent], index: int, call: CallPiece, *, beside: bool = False
-    ) -> None:
-        """Add a piece of a call."""
+    ) -> bool:
+        """Add a piece of a call; say whether it was one."""
         if (piece := self._places.place(index, call, beside=beside)) is None:
-            return
+            return False
         if piece.custom:
             self.calls.custom((index, piece.position))
         self.call(events, index, piece.position, piece.id, piece.name, piece.arguments)
+        return True
 
     def _rest(self, document: dict[str, Any], events: list[StreamEvent]) -> None:
         """Read what a chunk says beside the choices: usage, and a vendor's own.

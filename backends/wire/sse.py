@@ -39,7 +39,7 @@ def _alike(found: bytes, gap: bytes, lines: int) -> list[bytes]:
     """Return events with only ``gap`` between them, of so many lines; none if there is more."""
     events = found.split(gap)
     ends = (len(events) - 1) * gap.count(b"\n")
-    mixed = b"\r" in found and b"\r" not in gap
+    mixed = b"\r" in found and not gap.startswith(b"\r")
     if mixed or lines != ends + 1 or found.endswith((b"\n", b"\r")):
         return []
     # After a bare colon an event may begin with a space, which is not of the data.

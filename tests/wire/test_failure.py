@@ -53,7 +53,8 @@ def refused(status: int, document: Any, **headers: str) -> BackendError:
         ({"fault": {"faultstring": "no", "detail": {"errorcode": "x"}}}, "no"),
         ({"title": "Bad Request", "detail": "no"}, "no"),
         ({"error": "invalid_client", "error_description": "no"}, "no"),
-        ({"error": "no, as a sentence", "detail": "see elsewhere"}, "no, as a sentence"),
+        ({"error": "no, in a sentence", "detail": "see elsewhere"}, "no, in a sentence"),
+        ({"error": "Bad Request", "detail": "no"}, "no"),
         ({"error": "Bad Request", "message": "no"}, "no"),
         ({"error": {"message": "P", "metadata": {"raw": {"error": {"message": "no"}}}}}, "P: no"),
         ({"message": '{"inner_error": {"what": "no"}}'}, '{"inner_error": {"what": "no"}}'),
@@ -114,6 +115,8 @@ def test_the_vendors_words_are_found(document: Any, message: str) -> None:
         (400, {"error": {"message": "m", "code": "data_inspection_failed"}}, ContentFiltered),
         (400, {"code": "DataInspectionFailed", "message": "m"}, ContentFiltered),
         (400, {"error": "rate_limit_exceeded", "error_description": "slow"}, RateLimited),
+        (400, {"error": "bad_request", "message": "m", "code": "content_filter"}, ContentFiltered),
+        (400, {"error": "max_tokens is too large here", "message": "m"}, RequestRejected),
         (400, {"error": "prompt is too long: 9 > 8", "detail": "docs"}, ContextLengthExceeded),
         (
             400,

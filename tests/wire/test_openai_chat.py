@@ -400,6 +400,8 @@ ONE, TWO = '{"x":1}', '{"x":2}'
         ([piece(None, "a", "f", ONE), piece(None, "a", "f", TWO)], ["f", "f"]),
         ([piece(None, None, "f", ONE), piece(None, None, "f", TWO)], ["f", "f"]),
         ([piece(None, "None", "f", ""), piece(None, "None", "f", "")], ["f", "f"]),
+        ([piece(None, "a", "f", '{"x":1}}'), piece(None, "b", "f", TWO)], ["f", "f"]),
+        ([piece(None, "a", "f", '{"x":1'), piece(None, "b", "f", TWO)], ["f", "f"]),
     ],
 )
 def test_calls_under_one_id_are_told_apart(calls: list[dict[str, Any]], names: list[str]) -> None:

@@ -34,9 +34,11 @@ def frame(headers: dict[str, str], payload: bytes) -> bytes:
     return message + pack(">I", crc32(message))
 
 
-def event(kind: str, payload: Any) -> bytes:
+def event(kind: str, payload: Any, content: str = "") -> bytes:
     """Return the frame of an event; a payload that is not bytes becomes JSON."""
-    content = "application/octet-stream" if isinstance(payload, bytes) else "application/json"
+    content = content or (
+        "application/octet-stream" if isinstance(payload, bytes) else "application/json"
+    )
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     headers = {":message-type": "event", ":event-type": kind, ":content-type": content}
     return frame(headers, body)

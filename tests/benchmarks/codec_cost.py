@@ -72,8 +72,8 @@ def named(event: str) -> Callable[[str], bytes]:
 
 def converse(payload: str) -> bytes:
     """Frame an event of Bedrock, whose name stands in the frame instead of the JSON."""
-    [(name, event)] = json.loads(payload).items()
-    return aws.event(name, event)
+    [(name, event)] = msgspec.json.decode(payload).items()
+    return aws.event(name, msgspec.json.encode(event), "application/json")
 
 
 class Sample(NamedTuple):

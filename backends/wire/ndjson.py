@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from backends.wire.sse import MAX_EVENT_BYTES, EventTooLong
+
+_BRACE: Final = ord("{")
 
 
 class NDJSONDecoder:
@@ -25,10 +28,10 @@ class NDJSONDecoder:
         """
         size = len(chunk)
         if (
-            chunk.startswith(b"{")
+            0 < size <= MAX_EVENT_BYTES
+            and chunk[0] == _BRACE
             and chunk.find(b"\n") == size - 1
             and not self._rest
-            and size <= MAX_EVENT_BYTES
         ):
             return (chunk[:-1],)  # one line in one read, as paced streams come
         return self._cut(chunk)

@@ -8,7 +8,10 @@ from typing import Final, Protocol
 
 from backends.errors import BackendError, EndpointRejected, RateLimited
 
-NO_SECRETS: Final = frozenset({"x-goog-user-project"})
+QUOTA_HEADER: Final = "x-goog-user-project"
+"""Google's: which project pays."""
+
+NO_SECRETS: Final = frozenset({QUOTA_HEADER})
 """Headers that go with a credential, and may be told of."""
 
 Secret = Callable[[], str | None]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import UTC
 from typing import Any, Final
 
+from backends.auth import QUOTA_HEADER
 from backends.errors import ConnectionFailed, EndpointRejected
 from backends.token_auth import Fetch, Token
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
-_QUOTA_HEADER: Final = "x-goog-user-project"
 
 
 def service_account(path: str) -> Fetch:
@@ -85,7 +85,7 @@ def _tokens(credentials: Callable[[], Any], failure: str) -> Fetch:
         return Token(
             account.token,
             account.expiry.replace(tzinfo=UTC).timestamp(),
-            {_QUOTA_HEADER: payer} if payer else {},
+            {QUOTA_HEADER: payer} if payer else {},
         )
 
     return lambda: asyncio.to_thread(fetch)
